@@ -1,0 +1,335 @@
+"""Kernels on embeddings: Gram matrices and random Fourier features.
+
+A kernel is called as `k(x, y=None)` on rows of embeddings, `x` of shape (n, d) and
+`y` of shape (m, d), and returns the (n, m) matrix of its values; `y=None` stands for
+`x` itself and costs one matrix product in the backward pass instead of two, because
+the Gram matrix is symmetric. Everything is computed in float32, or in float64 for
+float64 input, whatever the dtype policy.
+"""
+
+import abc
+import math
+
+import keras
+from keras import ops
+
+from keras_kssl._checks import check_integer, check_number, check_rank, check_that
+
+_PACKAGE = "keras_kssl"
+
+
+def at_least_float32(x):
+    """Casts half-precision and integer arrays to float32; keeps float64."""
+    x = ops.convert_to_tensor(x)
+    if keras.backend.standardize_dtype(x.dtype) in ("float32", "float64"):
+        return x
+    return ops.cast(x, "float32")
+
+
+@ops.custom_gradient
+def inner_products(x):
+    """Matrix of inner products x xᵀ of the rows of `x`, shape (n, d) -> (n, n).
+
+    For an upstream gradient U automatic differentiation takes two matrix products,
+    U x and Uᵀ x; this takes one, (U + Uᵀ) x.
+    """
+
+    def gradient(*args, upstream=None):
+        if upstream is None:
+            (upstream,) = args
+        return ops.matmul(upstream + ops.transpose(upstream), x)
+
+    return ops.matmul(x, ops.transpose(x)), gradient
+
+
+def squared_distances(x, y=None):
+    """Squared Euclidean distances between rows, (n, d) and (m, d) -> (n, m).
+
+    With `y=None` the diagonal is exactly zero.
+    """
+    x = at_least_float32(x)
+    if y is None:
+        products = inner_products(x)
+        norms_x = norms_y = ops.diagonal(products)
+    else:
+        y = ops.cast(y, x.dtype)
+        products = ops.matmul(x, ops.transpose(y))
+        norms_x, norms_y = (ops.sum(ops.square(rows), axis=-1) for rows in (x, y))
+    distances = norms_x[:, None] + norms_y[None, :] - 2.0 * products
+    return ops.maximum(distances, 0.0)
+
+
+def legendre(t, dim, degree):
+    """Legendre polynomial of dimension `dim` (Gegenbauer, normalised to P(1) = 1).
+
+    The zonal function of degree k on the unit sphere of R^dim: Chebyshev's
+    cos(k arccos t) for `dim=2`, the classical Legendre polynomial for `dim=3`.
+    Formula: P_0 = 1, P_1 = t,
+    P_{k+1} = [(2k + q - 2) t P_k - k P_{k-1}] / (k + q - 2) for q = dim.
+
+    Args:
+        t: array of inner products of unit vectors, in [-1, 1], any shape.
+        dim: dimension q of the embeddings, at least 2.
+        degree: degree k, at least 0.
+
+    Returns:
+        Array of the shape of `t`.
+
+    >>> float(legendre(0.5, dim=3, degree=2))
+    -0.125
+    """
+    degree = check_integer("legendre", "degree", degree, minimum=0)
+    return legendre_values(t, dim, degree)[degree]
+
+
+def legendre_values(t, dim, max_degree):
+    """Legendre polynomials of degrees 0 ... max_degree as a list, one pass."""
+    q = check_integer("legendre", "dim", dim, minimum=2)
+    t = at_least_float32(t)
+    values = [ops.ones_like(t), t]
+    for k in range(1, max_degree):
+        # Two factors of moderate size: the products q t and k / (k + q - 2) stay in
+        # the range of float32 for every q.
+        rising, falling = (2 * k + q - 2) / (k + q - 2), k / (k + q - 2)
+        values.append(rising * t * values[k] - falling * values[k - 1])
+    return values[: max_degree + 1]
+
+
+class Kernel(abc.ABC):
+    """Base of all kernels; a kernel is a value and serialises with its arguments."""
+
+    @abc.abstractmethod
+    def __call__(self, x, y=None):
+        """Kernel values of the rows of x, (n, d), and y, (m, d): shape (n, m)."""
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash(repr(self))
+
+
+class StationaryKernel(Kernel):
+    """A kernel of the distance ||x - y|| / width, with random Fourier features.
+
+    The features φ(x) = sqrt(2/D) cos(W x / width + b) satisfy
+    E φ(x)·φ(y) = k(x, y), with a standard error of the order of 1/sqrt(D).
+    Subclasses say how to draw the rows of W for width 1 (`_frequencies`).
+    """
+
+    @property
+    @abc.abstractmethod
+    def width(self):
+        """The length by which distances are divided."""
+
+    @abc.abstractmethod
+    def from_squared_distances(self, distances):
+        """Kernel values for squared distances, elementwise."""
+
+    @abc.abstractmethod
+    def _frequencies(self, num_features, dim, seed, dtype):
+        """Rows of W for width 1, shape (num_features, dim)."""
+
+    def __call__(self, x, y=None):
+        return self.from_squared_distances(squared_distances(x, y))
+
+    def sample_frequencies(self, num_features, dim, seed, dtype="float32"):
+        """Draws what a random feature map needs; the width is not in it.
+
+        Args:
+            num_features: number D of random features.
+            dim: dimension d of the embeddings.
+            seed: `keras.random.SeedGenerator` (advances by the draws) or an integer.
+            dtype: "float32" or "float64".
+
+        Returns:
+            `frequencies` of shape (D, d) and `phases` of shape (D,), the latter
+            uniform in [0, 2π).
+        """
+        caller = f"{type(self).__name__}.sample_frequencies"
+        check_integer(caller, "num_features", num_features, minimum=1)
+        check_integer(caller, "dim", dim, minimum=1)
+        if not isinstance(seed, keras.random.SeedGenerator):
+            seed = keras.random.SeedGenerator(seed)
+        frequencies = self._frequencies(num_features, dim, seed, dtype)
+        phases = keras.random.uniform(
+            (num_features,), 0.0, 2.0 * math.pi, dtype=dtype, seed=seed
+        )
+        return frequencies, phases
+
+    def random_features(self, x, frequencies, phases):
+        """Random Fourier features of rows, (..., d) -> (..., D).
+
+        Args:
+            x: embeddings, shape (..., d).
+            frequencies: array (D, d) from `sample_frequencies`.
+            phases: array (D,) from `sample_frequencies`.
+        """
+        x = at_least_float32(x)
+        frequencies = ops.cast(frequencies, x.dtype)
+        phases = ops.cast(phases, x.dtype)
+        width = ops.cast(self.width, x.dtype)
+        angles = ops.matmul(x / width, ops.transpose(frequencies)) + phases
+        return (2.0 / frequencies.shape[0]) ** 0.5 * ops.cos(angles)
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class InverseMultiquadric(StationaryKernel):
+    """Inverse multiquadric kernel k(x, y) = c / sqrt(c² + ||x - y||²).
+
+    A scale mixture of Gaussians, E_a exp(-a² r² / 2) = 1 / sqrt(1 + r²) for a
+    standard normal a, so that a frequency is a scalar normal number times a normal
+    vector: exact in every dimension, without a table of amplitudes.
+
+    Args:
+        scale: c > 0; a number, or a scalar tensor while c is being learned.
+
+    >>> round(float(InverseMultiquadric()([[0.0, 0.0]], [[0.0, 3.0]])[0, 0]), 4)
+    0.3162
+
+    References:
+        SSL-HSIC, arXiv 2106.08320. The authors draw the amplitude |W_j| from a table
+        of 10,000 points on [0, 100], which is coarse for d = 1 and truncates from
+        d = 1024 on.
+    """
+
+    def __init__(self, scale=1.0):
+        self.scale = _checked_width("InverseMultiquadric", "scale", scale)
+
+    @property
+    def width(self):
+        return self.scale
+
+    def from_squared_distances(self, distances):
+        scale = ops.cast(self.scale, distances.dtype)
+        return scale * ops.rsqrt(distances + ops.square(scale))
+
+    def log_slope(self, distances):
+        """log |dk/ds| at squared distances s: log(c/2) - 1.5 log(s + c²)."""
+        scale = ops.cast(self.scale, distances.dtype)
+        return ops.log(0.5 * scale) - 1.5 * ops.log(distances + ops.square(scale))
+
+    def log_slope_gradient(self, distances):
+        """Derivative of `log_slope` by the scale: 1/c - 3c / (s + c²)."""
+        scale = ops.cast(self.scale, distances.dtype)
+        return 1.0 / scale - 3.0 * scale / (distances + ops.square(scale))
+
+    def _frequencies(self, num_features, dim, seed, dtype):
+        directions = keras.random.normal((num_features, dim), dtype=dtype, seed=seed)
+        amplitudes = keras.random.normal((num_features, 1), dtype=dtype, seed=seed)
+        return amplitudes * directions
+
+    def get_config(self):
+        return {"scale": self.scale}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Gaussian(StationaryKernel):
+    """Gaussian kernel k(x, y) = exp(-||x - y||² / (2 σ²)).
+
+    Args:
+        bandwidth: σ > 0; a number or a scalar tensor.
+    """
+
+    def __init__(self, bandwidth=1.0):
+        self.bandwidth = _checked_width("Gaussian", "bandwidth", bandwidth)
+
+    @property
+    def width(self):
+        return self.bandwidth
+
+    def from_squared_distances(self, distances):
+        bandwidth = ops.cast(self.bandwidth, distances.dtype)
+        return ops.exp(-0.5 * distances / ops.square(bandwidth))
+
+    def _frequencies(self, num_features, dim, seed, dtype):
+        return keras.random.normal((num_features, dim), dtype=dtype, seed=seed)
+
+    def get_config(self):
+        return {"bandwidth": self.bandwidth}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Linear(Kernel):
+    """Linear kernel k(x, y) = x·y."""
+
+    def __call__(self, x, y=None):
+        return _inner_products(x, y)
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Zonal(Kernel):
+    """Rotation-invariant kernel on the unit sphere, k(x, y) = Σ b_l P_l(x·y).
+
+    P_l is the Legendre polynomial of the embeddings' dimension; l starts at 1, so
+    that the mean of k over the sphere is 0. By Schoenberg's theorem k is positive
+    semi-definite if and only if no b_l is negative.
+
+    Args:
+        coefficients: b_1, b_2, ... b_L, non-negative, not all zero.
+
+    >>> float(Zonal((1.0, 40.0))([[1.0, 0.0]], [[1.0, 0.0]])[0, 0])
+    41.0
+
+    References:
+        SFRIK, arXiv 2208.00789.
+    """
+
+    def __init__(self, coefficients=(1.0, 40.0, 40.0)):
+        self.coefficients = check_coefficients("Zonal", coefficients)
+
+    def __call__(self, x, y=None):
+        x = at_least_float32(x)
+        return self.from_inner_products(_inner_products(x, y), x.shape[-1])
+
+    def from_inner_products(self, t, dim):
+        """Kernel values for inner products t of unit vectors of dimension `dim`."""
+        values = legendre_values(t, dim, len(self.coefficients))
+        terms = zip(self.coefficients, values[1:], strict=True)
+        return sum(coefficient * value for coefficient, value in terms)
+
+    def get_config(self):
+        return {"coefficients": self.coefficients}
+
+
+def check_coefficients(caller, coefficients):
+    """Checks Legendre coefficients and returns them as a tuple of floats."""
+    rule = "a sequence of non-negative numbers, not all zero"
+    remedy = "A negative coefficient makes the kernel indefinite."
+    values = list(coefficients) if hasattr(coefficients, "__iter__") else []
+    check_that(bool(values), caller, "coefficients", rule, coefficients)
+    numbers = tuple(check_number(caller, "coefficients", b) for b in values)
+    check_that(
+        min(numbers) >= 0 and max(numbers) > 0,
+        caller,
+        "coefficients",
+        rule,
+        coefficients,
+        remedy,
+    )
+    return numbers
+
+
+def _checked_width(caller, argument, value):
+    if hasattr(value, "shape"):
+        check_rank(caller, argument, value, 0, "a scalar")
+        return value
+    return check_number(caller, argument, value, minimum=0.0, exclusive=True)
+
+
+def _inner_products(x, y):
+    x = at_least_float32(x)
+    if y is None:
+        return inner_products(x)
+    return ops.matmul(x, ops.transpose(ops.cast(y, x.dtype)))

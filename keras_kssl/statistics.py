@@ -1,0 +1,244 @@
+"""Statistics of embeddings: dependence, distance to the uniform law, health.
+
+Pure functions of arrays. They compute in float32, or in float64 for float64 input,
+whatever the dtype policy, and their gradients are finite even where all embeddings
+coincide. Embeddings are rows of unit length, shape (n, d), unless said otherwise.
+"""
+
+from keras import ops
+
+from keras_kssl._checks import check_integer, check_rank, check_that
+from keras_kssl.kernels import (
+    Zonal,
+    at_least_float32,
+    check_coefficients,
+    inner_products,
+    squared_distances,
+)
+
+# Below this squared length a vector counts as zero and is scaled, not normalised.
+_SMALLEST_SQUARED_NORM = 1e-12
+
+
+def unit_rows(x):
+    """Scales vectors along the last axis to unit length; zero vectors stay zero."""
+    x = at_least_float32(x)
+    squared_norm = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.rsqrt(ops.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
+
+
+def hsic_from_gram(gram, num_views):
+    """HSIC(Z, Y) and HSIC(Z, Z) of embeddings Z and image identity Y, exactly.
+
+    The Hilbert-Schmidt independence criterion from the Gram matrix K of all
+    embeddings. With B images, M views and n = B M::
+
+        HSIC(Z, Y) = Σ_{same image} K_ij / (B M (M - 1)) - mean(K)
+        HSIC(Z, Z) = ||H K H||_F² / n²,     H = I - 11ᵀ/n
+
+    Self pairs count in the first sum, which puts the value 1/(M - 1) above the
+    unbiased one for kernels with k(x, x) = 1; the released SSL-HSIC code does the
+    same. The matrix is centred before it is squared: the expanded formula of the
+    paper loses up to half of the digits of float32.
+
+    Args:
+        gram: Gram matrix (M B, M B), ordered view by view: row v B + i is view v of
+            image i.
+        num_views: number of views M, at least 2.
+
+    Returns:
+        Tuple of two scalars, `(hsic_zy, hsic_zz)`. Time and memory O(n²).
+
+    Four images with two identical views each, and no two images alike:
+
+    >>> import numpy as np
+    >>> zy, zz = hsic_from_gram(np.kron(np.ones((2, 2)), np.eye(4)), num_views=2)
+    >>> float(zy), float(zz)
+    (1.75, 0.1875)
+
+    References:
+        SSL-HSIC, arXiv 2106.08320, section 3.
+    """
+    gram = at_least_float32(gram)
+    rows, columns = check_rank("hsic_from_gram", "gram", gram, 2, "(M B, M B)")
+    _check_views("hsic_from_gram", num_views)
+    check_that(
+        rows == columns and (rows is None or rows % num_views == 0),
+        "hsic_from_gram",
+        "gram",
+        f"square, with a number of rows that num_views={num_views} divides",
+        tuple(gram.shape),
+    )
+    rows = ops.shape(gram)[0]
+    image = ops.arange(rows) % (rows // num_views)
+    same_image = ops.equal(image[:, None], image[None, :])
+    similarity = ops.sum(ops.where(same_image, gram, 0.0))
+    row_means = ops.mean(gram, axis=1)
+    mean = ops.mean(row_means)
+    hsic_zy = similarity / ops.cast(rows * (num_views - 1), gram.dtype) - mean
+    centred = gram - row_means[:, None] - row_means[None, :] + mean
+    return hsic_zy, ops.mean(ops.square(centred))
+
+
+def hsic_from_features(features_1, features_2):
+    """HSIC(Z, Y) and HSIC(Z, Z) estimated from two draws of random features.
+
+    With φ(z) the D features of one embedding, s_i = Σ_views φ_1(z) of image i, and
+    n = B M::
+
+        HSIC(Z, Y) = Σ_i ||s_i||² / (B M (M - 1)) - ||Σ_i s_i||² / n²
+        HSIC(Z, Z) = ||C||_F² / n²,
+        C = Σ (φ_1(z) - mean φ_1)(φ_2(z) - mean φ_2)ᵀ over views and images
+
+    Linear in the batch: O(n D²) time and O(n D + D²) memory. One draw must serve all
+    views; two independent draws keep HSIC(Z, Z) unbiased.
+
+    Args:
+        features_1: features (M, B, D) of the first draw; they alone give HSIC(Z, Y).
+        features_2: features (M, B, D) of the second draw.
+
+    Returns:
+        Tuple of two scalars, `(hsic_zy, hsic_zz)`.
+
+    References:
+        SSL-HSIC, arXiv 2106.08320, appendix B.
+    """
+    shapes = []
+    for argument, features in (("features_1", features_1), ("features_2", features_2)):
+        shape = check_rank("hsic_from_features", argument, features, 3, "(M, B, D)")
+        shapes.append(shape)
+    check_that(
+        shapes[0][:2] == shapes[1][:2],
+        "hsic_from_features",
+        "features_2",
+        f"of as many views and images as `features_1`, {shapes[0]}",
+        shapes[1],
+    )
+    num_views = shapes[0][0]
+    _check_views("hsic_from_features", num_views)
+    features_1 = at_least_float32(features_1)
+    features_2 = at_least_float32(features_2)
+    num_images = ops.cast(ops.shape(features_1)[1], features_1.dtype)
+    n = num_views * num_images
+
+    of_images = ops.sum(features_1, axis=0)
+    total = ops.sum(of_images, axis=0)
+    hsic_zy = ops.sum(ops.square(of_images)) / (n * (num_views - 1)) - ops.sum(
+        ops.square(total / n)
+    )
+    rows_1, rows_2 = (
+        ops.reshape(features, (-1, features.shape[-1]))
+        for features in (features_1, features_2)
+    )
+    centred_1 = rows_1 - total / n
+    centred_2 = rows_2 - ops.mean(rows_2, axis=0)
+    covariance = ops.matmul(ops.transpose(centred_1), centred_2) / n
+    return hsic_zy, ops.sum(ops.square(covariance))
+
+
+def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
+    """Squared maximum mean discrepancy of embeddings to the uniform law on the sphere.
+
+    For the rotation-invariant kernel φ(u·v) = Σ_l b_l P_l(u·v)::
+
+        R(z) = 1/N² Σ_ij φ(z_i·z_j),     diagonal included
+
+    which is 0 only for a law whose moments up to degree L are those of the uniform
+    law, Σ_l b_l for collapsed embeddings, and at least Σ_l b_l / N from the diagonal
+    for high-dimensional embeddings.
+
+    Degrees 1 and 2 are moments, R = b_1 ||mean z||² + b_2 q/(q-1) ||ZᵀZ/N - I/q||_F²:
+    for at most two coefficients and q < N this form is taken, O(N q²) time and O(q²)
+    memory; otherwise the Gram matrix, O(N² q) time and O(N²) memory. The values agree.
+
+    Args:
+        z: embeddings of unit length, shape (N, q), q >= 2.
+        coefficients: b_1 ... b_L, non-negative.
+
+    Returns:
+        Scalar.
+
+    >>> import numpy as np
+    >>> round(float(mmd_to_uniform(np.ones((5, 4)) / 2, (1.0, 40.0, 40.0))), 3)
+    81.0
+
+    References:
+        SFRIK, arXiv 2208.00789, section 3.
+    """
+    z = at_least_float32(z)
+    num_rows, dim = check_rank("mmd_to_uniform", "z", z, 2, "(N, q)")
+    coefficients = check_coefficients("mmd_to_uniform", coefficients)
+    covariance_is_cheaper = num_rows is None or dim < num_rows
+    if len(coefficients) > 2 or (len(coefficients) == 2 and not covariance_is_cheaper):
+        return ops.mean(Zonal(coefficients).from_inner_products(inner_products(z), dim))
+    first_moment = coefficients[0] * ops.sum(ops.square(ops.mean(z, axis=0)))
+    if len(coefficients) == 1:
+        return first_moment
+    count = ops.cast(ops.shape(z)[0], z.dtype)
+    excess = inner_products(ops.transpose(z)) / count - ops.eye(dim, dtype=z.dtype) / dim
+    return first_moment + coefficients[1] * dim / (dim - 1) * ops.sum(ops.square(excess))
+
+
+def alignment(z_1, z_2):
+    """Mean squared distance between two views' embeddings, 0 (best) to 4.
+
+    Args:
+        z_1, z_2: embeddings (n, d) of unit length, row i of both from one image.
+    """
+    difference = at_least_float32(z_1) - at_least_float32(z_2)
+    return ops.mean(ops.sum(ops.square(difference), axis=-1))
+
+
+def uniformity(z, scale=2.0):
+    """Logarithm of the mean Gaussian potential over pairs, log mean exp(-s ||u-v||²).
+
+    0 for collapsed embeddings; the lower, the more evenly they cover the sphere (about
+    -2 s for high-dimensional uniform ones). Pairs of a row with itself do not count.
+    O(n² d).
+
+    Args:
+        z: embeddings (n, d) of unit length, n >= 2.
+        scale: s > 0.
+
+    References:
+        Wang and Isola, arXiv 2005.10242, where s is called t.
+    """
+    z = at_least_float32(z)
+    num_rows = ops.cast(ops.shape(z)[0], z.dtype)
+    potentials = ops.exp(-scale * squared_distances(z))
+    pairs = ops.sum(potentials) - ops.trace(potentials)
+    # Potentials of 1e-30 and less cannot be told from 0 in float32.
+    return ops.log(ops.maximum(pairs / (num_rows * (num_rows - 1.0)), 1e-30))
+
+
+def effective_rank(z):
+    """Effective rank (RankMe): exp of the entropy of the normalised singular values.
+
+    From 1 (all rows on one line) to min(n, d) (all directions used alike). The rows
+    are neither centred nor normalised here. O(n d min(n, d)).
+
+    Args:
+        z: embeddings (n, d).
+
+    >>> import numpy as np
+    >>> round(float(effective_rank(np.eye(8)[:, :6])), 4)
+    6.0
+
+    References:
+        Garrido et al., arXiv 2210.02885, equation 1; they add 1e-7 to each
+        probability, here 0 log 0 = 0.
+    """
+    z = at_least_float32(z)
+    check_rank("effective_rank", "z", z, 2, "(n, d)")
+    return rank_of_spectrum(ops.svd(z, compute_uv=False))
+
+
+def rank_of_spectrum(singular_values):
+    """exp of the entropy of non-negative numbers scaled to sum 1, shape (k,)."""
+    tiny = 1e-30
+    share = singular_values / ops.maximum(ops.sum(singular_values), tiny)
+    return ops.exp(-ops.sum(share * ops.log(ops.maximum(share, tiny))))
+
+
+def _check_views(caller, num_views):
+    check_integer(caller, "num_views", num_views, minimum=2)
