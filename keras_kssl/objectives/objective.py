@@ -1,0 +1,68 @@
+"""What all objectives share."""
+
+import abc
+
+import keras
+
+from keras_kssl._checks import check_that
+
+
+class Objective(keras.layers.Layer, abc.ABC):
+    """A function of the embeddings of two or more views of one batch.
+
+    `objective([z_1, z_2, ...])` takes raw embeddings, each of shape (B, d), row i of
+    every view made from image i, normalises them itself and returns the scalar to
+    minimise. `objective.terms([z_1, ...])` returns the same scalar under "loss"
+    together with the named terms that it is made of.
+
+    An objective is a Keras layer because it may hold state: a seed, a kernel scale.
+    With `training=True` that state moves on. Computations are in float32 (float64 for
+    float64 embeddings) under every dtype policy.
+    """
+
+    def __init__(self, name=None):
+        super().__init__(name=name, dtype="float32", autocast=False)
+
+    @abc.abstractmethod
+    def terms(self, embeddings, training=False):
+        """Dictionary of scalars: "loss" and the terms that it is made of."""
+
+    @property
+    @abc.abstractmethod
+    def term_names(self):
+        """Names of the terms beside "loss", in the order of their display."""
+
+    def call(self, embeddings, training=False):
+        return self.terms(embeddings, training=training)["loss"]
+
+    def compute_output_shape(self, input_shape):
+        return ()
+
+    def _check_embeddings(self, embeddings):
+        caller = type(self).__name__
+        rule = "a list of two or more arrays of one shape (B, d)"
+        is_sequence = isinstance(embeddings, list | tuple)
+        shapes = [tuple(z.shape) for z in embeddings] if is_sequence else embeddings
+        check_that(
+            is_sequence
+            and len(shapes) >= 2
+            and len(shapes[0]) == 2
+            and len(set(shapes)) == 1,
+            caller,
+            "embeddings",
+            rule,
+            shapes,
+        )
+        batch_size = shapes[0][0]
+        check_that(
+            batch_size is None or batch_size >= 2,
+            caller,
+            "embeddings",
+            "of a batch of at least 2 images",
+            shapes,
+            "The objective compares the images of a batch with each other.",
+        )
+
+    def get_config(self):
+        # The dtype is fixed by the constructor and is no argument of it.
+        return {"name": self.name}
