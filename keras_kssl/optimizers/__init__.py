@@ -1,0 +1,6 @@
+"""Optimizers and schedules of large-batch self-supervised training."""
+
+from keras_kssl.optimizers.lars import LARS, lars_step
+from keras_kssl.optimizers.schedules import TargetDecay, WarmupCosine, warmup_cosine
+
+__all__ = ["LARS", "TargetDecay", "WarmupCosine", "lars_step", "warmup_cosine"]
