@@ -1,0 +1,42 @@
+"""The one metric of self-supervised training that is more than a running mean."""
+
+import keras
+from keras import ops
+
+from keras_kssl.statistics import rank_of_spectrum
+
+_MAX_COORDINATES = 512
+
+
+class EffectiveRank(keras.metrics.Metric):
+    """Effective rank (RankMe) of all embeddings since the last reset.
+
+    Accumulates second moments, O(n k²) per step for the first k = min(d, 512)
+    coordinates, so that a batch smaller than d does not bound the rank. The spectrum
+    is worth more than many a training step: `result` is for use between epochs, and
+    `latest` is the value that it returned last, for use inside compiled steps.
+
+    Args:
+        dim: dimension d of the embeddings.
+
+    References:
+        Garrido et al., arXiv 2210.02885; see `statistics.effective_rank`.
+    """
+
+    def __init__(self, dim, name="effective_rank"):
+        super().__init__(name=name)
+        self.num_coordinates = min(dim, _MAX_COORDINATES)
+        square = (self.num_coordinates, self.num_coordinates)
+        self.second_moments = self.add_variable(square, "zeros", name="second_moments")
+        self.latest = keras.Variable(0.0, trainable=False, name="latest")
+
+    def update_state(self, embeddings):
+        z = ops.cast(embeddings[:, : self.num_coordinates], "float32")
+        moments = ops.matmul(ops.transpose(z), z)
+        self.second_moments.assign(self.second_moments + moments)
+
+    def result(self):
+        eigenvalues, _ = ops.eigh(ops.convert_to_tensor(self.second_moments))
+        rank = rank_of_spectrum(ops.sqrt(ops.maximum(eigenvalues, 0.0)))
+        self.latest.assign(rank)
+        return rank

@@ -1,0 +1,328 @@
+"""Self-supervised training of an encoder as a Keras model: fit, callbacks, saving."""
+
+import keras
+from keras import ops
+
+from keras_kssl import replicas
+from keras_kssl._checks import check_integer, check_number, check_that
+from keras_kssl._seeds import SavesSeedState
+from keras_kssl.models.metrics import EffectiveRank
+from keras_kssl.statistics import alignment, uniformity, unit_rows
+
+# Rows of a batch on which uniformity, quadratic in them, is watched.
+_WATCHED_ROWS = 512
+
+
+class SelfSupervisedModel(SavesSeedState, keras.Model):
+    """Trains an encoder without labels by an objective on several views per image.
+
+    `fit` takes batches of images (B, H, W, C), uint8 or float in [0, 1], from which
+    `augment` makes the views inside the compiled step; or, without `augment`, tuples
+    of views. Labels, if there are any, train the online probe only. Called on images,
+    and in `predict`, the model returns the encoder's features.
+
+    Metrics: `loss`, the terms of the objective, `alignment`, `uniformity` and
+    `effective_rank` of the embeddings, and with a probe `ssl_loss` (the objective
+    alone), `probe_loss` and `probe_accuracy`.
+
+    Args:
+        encoder: a Keras model from images to feature maps or vectors; feature maps
+            are averaged over space.
+        projector: layer from features to embeddings.
+        objective: an `objectives.Objective`.
+        augment: policy that makes views, such as `augment.byol(size=224)`, or `None`.
+        average_decay: decay of the running average of the encoder's parameters that
+            `averaged_encoder` returns, corrected for its start at zero; `None` keeps
+            no average. Default 0.999.
+        probe_classes: number of classes of the online linear probe, which learns from
+            the labels that come with the images and never changes the encoder; labels
+            below 0 do not count. `None` (default) for no probe.
+        seed: integer seed of the augmentation; `None` draws one.
+    """
+
+    def __init__(
+        self,
+        encoder,
+        projector,
+        objective,
+        augment=None,
+        average_decay=0.999,
+        probe_classes=None,
+        seed=None,
+        name=None,
+    ):
+        # Images stay as they are: half precision starts inside the encoder.
+        super().__init__(name=name, autocast=False)
+        caller = type(self).__name__
+        if average_decay is not None:
+            check_number(caller, "average_decay", average_decay, 0.0, 1.0)
+        self.encoder = encoder
+        self.projector = projector
+        self.objective = objective
+        self.augment = augment
+        self.average_decay = average_decay
+        self.probe_classes = probe_classes
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.pool = keras.layers.GlobalAveragePooling2D(dtype="float32")
+        names = [*objective.term_names, "alignment", "uniformity"]
+        if probe_classes is not None:
+            check_integer(caller, "probe_classes", probe_classes, minimum=2)
+            self.probe = keras.layers.Dense(probe_classes, dtype="float32")
+            names += ["ssl_loss", "probe_loss", "probe_accuracy"]
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+
+        self._check_replicas()
+        self.view_shape = self._find_view_shape()
+        features_shape = output_shape(encoder, self.view_shape)
+        if len(features_shape) == 4:
+            features_shape = (features_shape[0], features_shape[-1])
+        rule = "a model with outputs (B, H, W, C), feature maps, or (B, D), vectors"
+        check_that(
+            len(features_shape) == 2 and features_shape[-1] is not None,
+            caller,
+            "encoder",
+            rule,
+            encoder,
+            f"Its outputs have the shape {features_shape}.",
+        )
+        self.features_shape = features_shape
+        self.embeddings_shape = output_shape(projector, features_shape)
+        if probe_classes is not None:
+            self.probe.build(features_shape)
+        self.rank = EffectiveRank(self.embeddings_shape[-1])
+        # Steps begun, and steps whose parameters are in the averages.
+        self.steps, self.averaged_steps = (
+            self.add_weight((), "zeros", dtype="int32", trainable=False, name=name)
+            for name in ("steps", "averaged_steps")
+        )
+        self.averages = []
+        if average_decay is not None:
+            self.averages = [
+                self.add_weight(
+                    v.shape, "zeros", dtype=v.dtype, trainable=False, name="average"
+                )
+                for v in encoder.trainable_variables
+            ]
+        # All layers exist from here on; a subclass adds its own before it returns.
+        self.built = True
+
+    def call(self, images, training=False):
+        """Features (B, num_features); with `training=True` the embeddings of all views
+        and the features of the first, as `compute_loss` wants them."""
+        if not training:
+            return self.features(images)
+        self.settle_averages()
+        outputs = self.embed(self.views(images), training=True)
+        self.steps.assign(self.steps + 1)
+        return outputs
+
+    def fit(self, x=None, *args, steps_per_epoch=None, **options):
+        """`keras.Model.fit`, which takes the length of an epoch from `data.load`."""
+        if steps_per_epoch is None and hasattr(x, "steps_per_epoch"):
+            steps_per_epoch = x.steps_per_epoch
+            options.setdefault("shuffle", False)
+        return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **options)
+
+    def features(self, images, training=False):
+        """Encoder's features of images, or of the first view, as float32 vectors."""
+        if isinstance(images, list | tuple):
+            images = images[0]
+        return self._encode(self.encoder, _as_unit_range(images), training)
+
+    def views(self, images):
+        """Views of a batch of images; a tuple or list counts as views already."""
+        if self.augment is not None:
+            return self.augment(images, seed=self.seed_generator)
+        check_that(
+            isinstance(images, list | tuple) and len(images) >= 2,
+            type(self).__name__,
+            "augment",
+            "a policy, or None where batches are tuples of two or more views",
+            self.augment,
+        )
+        return [_as_unit_range(view) for view in images]
+
+    def embed(self, views, training):
+        """Embeddings that the objective sees and the features of the first view."""
+        features = [self._encode(self.encoder, view, training) for view in views]
+        embeddings = [self.projector(f, training=training) for f in features]
+        return {"embeddings": embeddings, "features": features[0]}
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        check_that(
+            sample_weight is None,
+            type(self).__name__,
+            "sample_weight",
+            "None: the objective compares all images of a batch with each other",
+            sample_weight,
+        )
+        outputs = y_pred if training else self.embed(self.views(x), training=False)
+        embeddings = outputs["embeddings"]
+        terms = self.objective.terms(embeddings, training=training)
+        loss = terms["loss"]
+        for name in self.objective.term_names:
+            self.means[name].update_state(terms[name])
+        self._watch(embeddings)
+        if self.probe_classes is not None:
+            self.means["ssl_loss"].update_state(loss)
+            loss = loss + self._probe_loss(outputs["features"], y)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        del x, y, y_pred, sample_weight
+        # Called inside the compiled step, where the spectrum would cost too much;
+        # between epochs Keras calls get_metrics_result, which computes it.
+        return {
+            metric.name: ops.copy(metric.latest)
+            if metric is self.rank
+            else metric.result()
+            for metric in self.metrics
+        }
+
+    def settle_averages(self):
+        """Takes the parameters of the last finished step into the running averages.
+
+        Each training step does this for the step before it. Call it to read averages
+        between steps; a second call changes nothing.
+        """
+        pending = ops.cast(self.steps > self.averaged_steps, "float32")
+        self.update_averages(ops.cast(self.averaged_steps, "float32"), pending)
+        self.averaged_steps.assign(self.steps)
+
+    def update_averages(self, step, pending):
+        """Moves each average for update number `step`, by nothing if `pending` is 0."""
+        if self.averages:
+            decay = self.average_decay
+            rate = pending * (1.0 - decay) / (1.0 - ops.power(decay, step + 1.0))
+            move_towards(self.averages, self.encoder.trainable_variables, rate)
+
+    def averaged_encoder(self):
+        """A copy of the encoder with averaged parameters and current BN statistics.
+
+        Before the first step, and with `average_decay=None`, a plain copy.
+        """
+        self.settle_averages()
+        encoder = copy_layer(self.encoder, self.view_shape)
+        if self.averages and int(self.steps) > 0:
+            for variable, average in zip(
+                encoder.trainable_variables, self.averages, strict=True
+            ):
+                variable.assign(average)
+        return encoder
+
+    def save_own_variables(self, store):
+        # Comes before the variables of all layers, the target network's among them.
+        self.settle_averages()
+        super().save_own_variables(store)
+
+    def _encode(self, encoder, images, training):
+        features = encoder(images, training=training)
+        if len(features.shape) == 4:
+            return self.pool(features)
+        return ops.cast(features, "float32")
+
+    def _watch(self, embeddings):
+        z_1, z_2 = (unit_rows(ops.stop_gradient(z)) for z in embeddings[:2])
+        self.means["alignment"].update_state(alignment(z_1, z_2))
+        self.means["uniformity"].update_state(uniformity(z_1[:_WATCHED_ROWS]))
+        self.rank.update_state(z_1)
+
+    def _probe_loss(self, features, labels):
+        check_that(
+            labels is not None,
+            type(self).__name__,
+            "probe_classes",
+            "None for data without labels",
+            self.probe_classes,
+        )
+        labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
+        logits = self.probe(ops.stop_gradient(features))
+        known = ops.cast(labels >= 0, "float32")
+        losses = keras.losses.sparse_categorical_crossentropy(
+            ops.maximum(labels, 0), logits, from_logits=True
+        )
+        loss = ops.sum(known * losses) / ops.maximum(ops.sum(known), 1.0)
+        right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), labels), "float32")
+        self.means["probe_loss"].update_state(loss)
+        self.means["probe_accuracy"].update_state(right, sample_weight=known)
+        return loss
+
+    def _find_view_shape(self):
+        if isinstance(self.encoder, keras.Model) and self.encoder.built:
+            shape = self.encoder.get_build_config() or {}
+            shape = getattr(self.encoder, "input_shape", shape.get("input_shape"))
+        else:
+            shape = None
+        if shape is None or len(shape) != 4:
+            raise ValueError(
+                f"{type(self).__name__}: `encoder` must be a Keras model that was built "
+                "for images (B, H, W, C). "
+                f"Received: encoder={self.encoder!r}, input shape {shape}. "
+                "A model without fixed inputs is built by calling it on one batch."
+            )
+        _, height, width, channels = shape
+        if self.augment is not None:
+            height = width = self.augment.size
+        return (None, height, width, channels)
+
+    def _check_replicas(self):
+        if replicas.num_replicas() > 1:
+            raise ValueError(
+                f"{type(self).__name__}: trains on one device so far. Received: a "
+                f"tf.distribute strategy with {replicas.num_replicas()} replicas, "
+                "where the statistics of the batch would be those of one replica."
+            )
+
+    def get_config(self):
+        return {
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "projector": keras.saving.serialize_keras_object(self.projector),
+            "objective": keras.saving.serialize_keras_object(self.objective),
+            "augment": keras.saving.serialize_keras_object(self.augment),
+            "average_decay": self.average_decay,
+            "probe_classes": self.probe_classes,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(
+            **{
+                key: keras.saving.deserialize_keras_object(value)
+                if isinstance(value, dict)
+                else value
+                for key, value in config.items()
+            }
+        )
+
+
+def output_shape(layer, input_shape):
+    """Shape of a layer's outputs; builds the layer if it is not built."""
+    return tuple(layer(keras.KerasTensor(input_shape)).shape)
+
+
+def copy_layer(layer, input_shape):
+    """A built copy of a layer or model: same configuration, same weights."""
+    copied = type(layer).from_config(layer.get_config())
+    copied(keras.KerasTensor(input_shape))
+    copied.set_weights(layer.get_weights())
+    return copied
+
+
+def move_towards(averages, variables, rate):
+    """averages += rate (variables - averages), variable by variable."""
+    for average, variable in zip(averages, variables, strict=True):
+        step = ops.cast(rate, average.dtype) * (variable - average)
+        average.assign(average + step)
+
+
+def _as_unit_range(images):
+    """Float32 images in [0, 1] from float images, or from uint8 ones in 0 ... 255."""
+    images = ops.convert_to_tensor(images)
+    if keras.backend.standardize_dtype(images.dtype) == "uint8":
+        return ops.cast(images, "float32") / 255.0
+    return images
