@@ -1,0 +1,14 @@
+"""Judging an encoder by labels it has never seen in training."""
+
+from keras_kssl.evaluation.features import extract_features
+from keras_kssl.evaluation.knn import knn, knn_accuracy, knn_votes
+from keras_kssl.evaluation.linear import linear_accuracy, linear_probe
+
+__all__ = [
+    "extract_features",
+    "knn",
+    "knn_accuracy",
+    "knn_votes",
+    "linear_accuracy",
+    "linear_probe",
+]

@@ -1,0 +1,162 @@
+"""Features of a data set: what every protocol on a frozen encoder starts from."""
+
+import keras
+import numpy as np
+
+from keras_kssl._checks import check_integer, check_rank, check_that
+from keras_kssl.data.sources import open_source, unit_images
+
+
+def extract_features(encoder, data, batch_size=256):
+    """Features of every image of a data set, once each and in order.
+
+    The encoder sees float32 images in [0, 1] in batches of one size, in inference mode;
+    a Keras model is compiled once. Memory: 4 n d bytes for the result.
+
+    Args:
+        encoder: Keras model or layer, or a function, from images (b, H, W, C) to
+            vectors (b, d) or feature maps (b, h, w, d), which are averaged over space.
+        data: anything `data.open_source` takes.
+        batch_size: images per call, at least 1. Default 256.
+
+    Returns:
+        features, float32 (n, d), and labels, int32 (n,), or `None` without labels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> images = np.array([0, 255, 51], "uint8").reshape(3, 1, 1, 1)
+    >>> features, labels = extract_features(lambda x: x, images, batch_size=2)
+    >>> features[:, 0].tolist(), labels
+    ([0.0, 1.0, 0.20000000298023224], None)
+    """
+    check_integer("extract_features", "batch_size", batch_size, minimum=1)
+    check_that(
+        callable(encoder),
+        "extract_features",
+        "encoder",
+        "a Keras model or a function of images",
+        encoder,
+    )
+    source = open_source(data)
+    count = len(source)
+    batch_size = min(batch_size, count)
+    features, labels = None, None
+    for start in range(0, count, batch_size):
+        indices = np.arange(start, min(start + batch_size, count))
+        images, batch_labels = source.batch(indices)
+        images = unit_images(images)
+        missing = batch_size - len(images)
+        if missing:
+            # A batch of another size would be compiled anew.
+            images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        rows = _as_vectors(_infer(encoder, images))[: len(indices)]
+        if features is None:
+            features = np.empty((count, rows.shape[1]), np.float32)
+        features[indices] = rows
+        if batch_labels is not None:
+            if labels is None:
+                labels = np.empty(count, np.int32)
+            labels[indices] = batch_labels
+    return features, labels
+
+
+def check_features(caller, argument, features):
+    """Features (n, d) as float32, or float64 where they are; refuses NaN and inf."""
+    features = np.asarray(features)
+    check_rank(caller, argument, features, 2, "(n, features)")
+    check_that(features.size > 0, caller, argument, "non-empty", features)
+    if features.dtype != np.float64:
+        features = features.astype(np.float32, copy=False)
+    broken = len(features) - np.isfinite(features).all(axis=1).sum()
+    if broken:
+        raise ValueError(
+            f"{caller}: `{argument}` must be finite. Received: NaN or infinity in "
+            f"{broken} of {len(features)} rows. The encoder has diverged, or its input "
+            "was not finite."
+        )
+    return features
+
+
+def check_labels(caller, argument, labels, count):
+    """Labels (n,) as integers from 0, one for each row of features."""
+    if labels is None:
+        raise ValueError(
+            f"{caller}: `{argument}` must be labels. Received: None. Evaluation needs "
+            "labelled data for training and for testing."
+        )
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(
+            f"{caller}: `{argument}` must be integers. Received: dtype {labels.dtype}."
+        )
+    if labels.shape != (count,):
+        raise ValueError(
+            f"{caller}: `{argument}` must have one label for each of the {count} rows. "
+            f"Received: shape {labels.shape}."
+        )
+    if labels.min() < 0:
+        raise ValueError(
+            f"{caller}: `{argument}` must be known, at least 0. Received: "
+            f"{np.sum(labels < 0)} labels below 0. Leave those examples out."
+        )
+    return labels.astype(np.int64)
+
+
+def check_classes_seen(caller, train_y, test_y):
+    """Refuses test labels that no training example has."""
+    unseen = np.setdiff1d(test_y, train_y)
+    if len(unseen):
+        raise ValueError(
+            f"{caller}: `test_y` must hold classes of `train_y` alone. Received: "
+            f"class {', '.join(map(str, unseen[:10]))} in the test set only. Take "
+            "more training examples, or test on fewer classes."
+        )
+
+
+def check_widths(caller, train_x, test_x):
+    """Refuses training and test features of different width."""
+    if train_x.shape[1] != test_x.shape[1]:
+        raise ValueError(
+            f"{caller}: `train_x` and `test_x` must have as many features. Received: "
+            f"{train_x.shape[1]} and {test_x.shape[1]}."
+        )
+
+
+def labelled_features(caller, encoder, train, test, batch_size):
+    """Features and labels of the training and the test set, labels checked first."""
+    sources = {"train": open_source(train), "test": open_source(test)}
+    for argument, source in sources.items():
+        if source.labels is None:
+            raise ValueError(
+                f"{caller}: `{argument}` must have labels. Received: "
+                f"{argument}={source!r}. Pass (images, labels), or a file with "
+                "`labels`."
+            )
+    return [
+        part
+        for source in sources.values()
+        for part in extract_features(encoder, source, batch_size)
+    ]
+
+
+def _infer(encoder, images):
+    if isinstance(encoder, keras.Model):
+        return encoder.predict_on_batch(images)
+    if isinstance(encoder, keras.layers.Layer):
+        return keras.ops.convert_to_numpy(encoder(images, training=False))
+    return keras.ops.convert_to_numpy(encoder(images))
+
+
+def _as_vectors(outputs):
+    shape = np.shape(outputs) if hasattr(outputs, "shape") else type(outputs).__name__
+    if isinstance(shape, str) or len(shape) not in (2, 4):
+        raise ValueError(
+            "extract_features: `encoder` must return vectors (b, d) or feature maps "
+            f"(b, h, w, d). Received: an encoder that returns {shape}."
+        )
+    outputs = outputs.astype(np.float32, copy=False)
+    if len(shape) == 2:
+        return outputs
+    channels_first = keras.config.image_data_format() == "channels_first"
+    return outputs.mean(axis=(2, 3) if channels_first else (1, 2))
