@@ -1,0 +1,23 @@
+"""Augmentation: policies that make views of images, and the operations they use."""
+
+from keras_kssl.augment import image_ops
+from keras_kssl.augment.policies import (
+    Policy,
+    View,
+    auh,
+    byol,
+    center_crop,
+    simclr,
+    vicreg,
+)
+
+__all__ = [
+    "Policy",
+    "View",
+    "auh",
+    "byol",
+    "center_crop",
+    "image_ops",
+    "simclr",
+    "vicreg",
+]

@@ -1,0 +1,239 @@
+"""The command line: kssl quickstart, pretrain, evaluate, export, doctor."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+from typing import Annotated
+
+import tyro
+
+from keras_kssl import recipes
+from keras_kssl._checks import check_choice
+
+_EXIT_WRONG_INPUT = 2
+_EXIT_FAILED = 1
+
+_PROTOCOLS = ("knn", "linear")
+_FORMATS = ("saved_model", "keras")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """Pretrain on a built-in set in minutes, judge it before and after, export it.
+
+    Example: kssl quickstart --method sfrik
+    """
+
+    method: recipes.Method = "ssl_hsic"
+    """How to train."""
+    out: pathlib.Path | None = None
+    """Run folder. Default: runs/quickstart_METHOD."""
+    seed: int = 0
+    """Seed of everything random."""
+    overwrite: bool = False
+    """Replace a run that is in the folder."""
+
+    def run(self):
+        out = self.out or pathlib.Path("runs") / f"quickstart_{self.method}"
+        recipe = recipes.quickstart(self.method, seed=self.seed)
+        _pretrain(recipe, out, self.overwrite)
+        print(f"\nNext: kssl pretrain --method {self.method} --data npz:IMAGES.npz --out")
+        print("runs/mine, on images of your own; kssl pretrain --help lists the rest.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """Pretrain an encoder on images without labels.
+
+    Example: kssl pretrain --method sfrik --encoder resnet18 --data npz:photos.npz
+    --epochs 100 --out runs/a
+    """
+
+    out: pathlib.Path
+    """Run folder; must be new or empty."""
+    recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")]
+    recipe_file: pathlib.Path | None = None
+    """A recipe.json, for example of another run; takes the place of all other options
+    of the recipe."""
+    overwrite: bool = False
+    """Replace a run that is in the folder."""
+
+    def run(self):
+        recipe = self.recipe
+        if self.recipe_file is not None:
+            if recipe != recipes.Recipe():
+                raise ValueError(
+                    "pretrain: options of the recipe must come from flags or from a "
+                    f"file, not both. Received: recipe_file={str(self.recipe_file)!r} "
+                    "and flags. Edit a copy of the file instead."
+                )
+            recipe = recipes.Recipe.read(self.recipe_file)
+        _pretrain(recipe, self.out, self.overwrite)
+        print(f"\nNext: kssl evaluate {self.out} --train SOURCE --test SOURCE")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measure the accuracy of a run's encoder on labelled images.
+
+    Example: kssl evaluate runs/a --train npz:train.npz --test npz:test.npz
+    """
+
+    run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
+    """Run folder, or an encoder's .keras file."""
+    train: str
+    """Labelled images to learn from."""
+    test: str
+    """Labelled images to measure on."""
+    protocols: str = "knn,linear"
+    """What to measure, separated by commas: knn, linear."""
+    seed: int = 0
+    """Seed of the linear probe."""
+    out: pathlib.Path | None = None
+    """JSON file to write the results to."""
+
+    def run(self):
+        protocols = _split("protocols", self.protocols, _PROTOCOLS)
+        encoder = _load_encoder(self.run_folder)
+        from keras_kssl import data, evaluation, pretraining
+
+        train, test = (data.open_source(text) for text in (self.train, self.test))
+        for name, source in (("train", train), ("test", test)):
+            pretraining.check_labelled("evaluate", name, source)
+        features = [evaluation.extract_features(encoder, s) for s in (train, test)]
+        scores = pretraining.score_features(
+            *features[0], *features[1], protocols, self.seed
+        )
+        print(pretraining.describe_scores(scores))
+        if self.out is not None:
+            settings = {"train": self.train, "test": self.test, "seed": self.seed}
+            text = json.dumps({**settings, "accuracies": scores}, indent=2) + "\n"
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_text(text)
+            print(f"Written: {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a run's encoder as a reusable SavedModel or a .keras file.
+
+    Example: kssl export runs/a --out saved_models/a --formats saved_model,keras
+    """
+
+    run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
+    """Run folder, or an encoder's .keras file."""
+    out: pathlib.Path
+    """Folder to write to: the SavedModel itself, with encoder.keras beside its files
+    where both are asked for."""
+    formats: str = "saved_model"
+    """What to write, separated by commas: saved_model, keras."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+    def run(self):
+        formats = _split("formats", self.formats, _FORMATS)
+        encoder = _load_encoder(self.run_folder)
+        from keras_kssl import export
+
+        written = []
+        if "saved_model" in formats:
+            options = {"overwrite": self.overwrite}
+            written.append(export.saved_model(encoder, self.out, **options))
+        if "keras" in formats:
+            path = self.out / "encoder.keras"
+            written.append(export.keras_file(encoder, path, overwrite=self.overwrite))
+        for path in written:
+            print(f"Written, loaded again and compared: {path}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Print what this machine has, and what is missing.
+
+    Example: kssl doctor
+    """
+
+    def run(self):
+        from keras_kssl import doctor
+
+        for line in doctor.report():
+            print(line)
+
+
+def main(arguments=None):
+    """Runs one command; returns its exit code: 0, 1 (failed) or 2 (wrong input)."""
+    commands = Quickstart | Pretrain | Evaluate | Export | Doctor
+    try:
+        command = tyro.cli(
+            commands,
+            args=arguments,
+            prog="kssl",
+            description="Kernel self-supervised learning of image encoders.",
+            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+        )
+        _choose_backend()
+        command.run()
+    except FloatingPointError as error:
+        print(f"kssl: {error}", file=sys.stderr)
+        return _EXIT_FAILED
+    except (ValueError, TypeError, OSError) as error:
+        print(f"kssl: {error}", file=sys.stderr)
+        return _EXIT_WRONG_INPUT
+    return 0
+
+
+def _pretrain(recipe, out, overwrite):
+    from keras_kssl import pretraining
+
+    run = pretraining.Run(recipe, out, overwrite=overwrite)
+    try:
+        summary = run.execute()
+    except (ValueError, TypeError, OSError) as error:
+        # What goes wrong from here on is no wrong input: it deserves its traceback.
+        raise RuntimeError(f"The run in {out} failed: {error}") from error
+    for line in pretraining.describe_summary(summary, run.out):
+        run.say(line)
+
+
+def _split(argument, text, choices):
+    names = tuple(name.strip() for name in text.split(","))
+    return tuple(check_choice("kssl", argument, name, choices) for name in names)
+
+
+def _load_encoder(path):
+    path = path.expanduser()
+    if path.is_dir():
+        path = path / "encoder.keras"
+    if not path.is_file():
+        raise FileNotFoundError(
+            "kssl: `run_folder` must be a finished run or a .keras file. "
+            f"Received: {str(path)!r}, which is not there."
+        )
+    import keras
+
+    import keras_kssl.models  # noqa: F401  (registers the encoders)
+
+    return keras.saving.load_model(path, compile=False)
+
+
+def _choose_backend():
+    """Takes the backend that is installed where the user has not chosen one."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    configured = pathlib.Path("~/.keras/keras.json").expanduser().is_file()
+    if "KERAS_BACKEND" in os.environ or configured:
+        return
+    for backend in ("tensorflow", "jax"):
+        if importlib.util.find_spec(backend) is not None:
+            os.environ["KERAS_BACKEND"] = backend
+            return
+    raise OSError(
+        "No Keras backend is installed. "
+        "Install one: pip install 'keras_kssl[tensorflow]' (or [jax])."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Pictures of a run: its curves, and its embeddings before and after."""
+
+import csv
+import pathlib
+
+import numpy as np
+
+_MAP_POINTS = 1000
+
+
+def draw_curves(metrics_csv, path, title=""):
+    """Draws every column of a metrics file over the epochs, one panel each.
+
+    Args:
+        metrics_csv: file with a header and a row per epoch, as Keras's CSVLogger
+            writes it.
+        path: PNG file to write.
+        title: heading of the picture.
+    """
+    with open(metrics_csv, newline="") as file:
+        rows = list(csv.DictReader(file))
+    # Keras writes NA for validation metrics where nothing was validated.
+    names = [name for name in rows[0] if all(row[name] != "NA" for row in rows)]
+    names.remove("epoch")
+    # The loss first, then by name, so that pictures of two runs compare at a glance.
+    names.sort(key=lambda name: (name != "loss", name))
+    epochs = [int(row["epoch"]) + 1 for row in rows]
+    columns = min(4, len(names))
+    num_rows = -(-len(names) // columns)
+    figure = _figure(3.2 * columns, 2.4 * num_rows)
+    for i, name in enumerate(names, start=1):
+        axes = figure.add_subplot(num_rows, columns, i)
+        axes.plot(epochs, [float(row[name]) for row in rows], color="#1f5fa8")
+        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.set_xlabel("epoch", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+        _trim(axes)
+    figure.suptitle(title)
+    return _write(figure, path)
+
+
+def draw_maps(panels, labels, path, class_names=None, seed=0):
+    """Draws 2-D maps (t-SNE) of several sets of features of the same images.
+
+    Args:
+        panels: dictionary from title to features (n, d); the first 1,000 rows count.
+        labels: classes (n,), which give the colours.
+        path: PNG file to write.
+        class_names: names of the classes for the legend.
+        seed: integer seed of the maps.
+    """
+    labels = np.asarray(labels)[:_MAP_POINTS]
+    classes = np.unique(labels)
+    figure = _figure(5.2 * len(panels) + 1.0, 5.4)
+    for i, (title, features) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), i)
+        points = _map(np.asarray(features)[:_MAP_POINTS], seed)
+        for position, label in enumerate(classes):
+            name = str(label) if class_names is None else str(class_names[label])
+            axes.scatter(
+                *points[labels == label].T,
+                s=9,
+                color=_colour(position),
+                label=name,
+                linewidths=0,
+            )
+        axes.set_title(title, fontsize=11)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        _trim(axes)
+    if len(classes) <= 20:
+        axes.legend(
+            fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1.0, 0.5)
+        )
+    return _write(figure, path)
+
+
+def _map(features, seed):
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import normalize
+
+    count, dim = features.shape
+    components = min(50, dim, count - 1)
+    features = normalize(features.astype("float64"))
+    reduced = PCA(components, random_state=seed).fit_transform(features)
+    perplexity = min(30.0, (count - 1) / 3.0)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        reduced
+    )
+
+
+def _colour(position):
+    import matplotlib
+
+    return matplotlib.colormaps["tab20"](position % 20)
+
+
+def _figure(width, height):
+    # Not pyplot: it keeps global state and may look for a screen.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _trim(axes):
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _write(figure, path):
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path
