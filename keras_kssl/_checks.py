@@ -34,9 +34,7 @@ def check_number(
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real | np.number):
         raise TypeError(message(caller, argument, "a number", value))
-    within = (
-        minimum < value < maximum if exclusive else minimum <= value <= maximum
-    )
+    within = minimum < value < maximum if exclusive else minimum <= value <= maximum
     check_that(
         within and math.isfinite(value),
         caller,

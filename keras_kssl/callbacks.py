@@ -12,7 +12,9 @@ class _Rate(ProgressColumn):
     """Images per second since training began."""
 
     def render(self, task):
-        return Text(f"{task.fields['rate']:.0f} images/s" if task.fields["rate"] else "")
+        return Text(
+            f"{task.fields['rate']:.0f} images/s" if task.fields["rate"] else ""
+        )
 
 
 class ProgressBar(keras.callbacks.Callback):

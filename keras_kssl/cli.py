@@ -40,7 +40,9 @@ class Quickstart:
         out = self.out or pathlib.Path("runs") / f"quickstart_{self.method}"
         recipe = recipes.quickstart(self.method, seed=self.seed)
         _pretrain(recipe, out, self.overwrite)
-        print(f"\nNext: kssl pretrain --method {self.method} --data npz:IMAGES.npz --out")
+        print(
+            f"\nNext: kssl pretrain --method {self.method} --data npz:IMAGES.npz --out"
+        )
         print("runs/mine, on images of your own; kssl pretrain --help lists the rest.")
 
 
@@ -136,7 +138,16 @@ class Export:
     def run(self):
         formats = _split("formats", self.formats, _FORMATS)
         encoder = _load_encoder(self.run_folder)
+        import keras
+
         from keras_kssl import export
+
+        if "saved_model" in formats and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "export: SavedModels are written by the TensorFlow backend. Received: "
+                f"the {keras.backend.backend()} backend. Set KERAS_BACKEND=tensorflow, "
+                "or take --formats keras."
+            )
 
         written = []
         if "saved_model" in formats:

@@ -5,12 +5,15 @@ import os
 import platform
 import shutil
 
-_PACKAGES = ("keras_kssl", "keras", "tensorflow", "jax", "numpy", "scikit-learn")
+from keras_kssl import __version__
+
+_PACKAGES = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
 
 
 def report():
     """Lines of text: versions, backend, devices, memory, and remedies."""
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
+    lines.append(f"keras_kssl {__version__}")
     lines += [f"{name} {_version(name)}" for name in _PACKAGES]
     lines.append(f"CPU cores: {os.cpu_count()}, memory: {_memory()}")
     free = shutil.disk_usage(".").free / 1e9
@@ -18,7 +21,9 @@ def report():
     import keras
 
     backend = keras.backend.backend()
-    lines.append(f"Keras backend: {backend} (set by KERAS_BACKEND or ~/.keras/keras.json)")
+    lines.append(
+        f"Keras backend: {backend} (set by KERAS_BACKEND or ~/.keras/keras.json)"
+    )
     lines.append(f"devices: {', '.join(map(str, keras.distribution.list_devices()))}")
     if backend == "tensorflow":
         lines.append("everything works on this backend")

@@ -22,7 +22,6 @@ from keras_kssl import (
     objectives,
     optimizers,
     pictures,
-    recipes,
 )
 from keras_kssl._checks import check_that
 from keras_kssl._seeds import derived_seed
@@ -79,8 +78,6 @@ class Run:
         history = model.fit(
             self.batches,
             epochs=recipe.epochs,
-            steps_per_epoch=self.batches.steps_per_epoch,
-            shuffle=False,
             verbose=0,
             callbacks=[progress, *self._loggers()],
         )
@@ -133,6 +130,7 @@ class Run:
                 getattr(recipe, name),
                 f"Its images have {source.image_shape[-1]}.",
             )
+        _check_judges(train, test)
         return train, test
 
     def _with_shapes(self, recipe):
@@ -219,7 +217,9 @@ class Run:
             return
         test = self.judges[1]
         panels = {
-            f"{tag} encoder: {describe_scores(judged['scores'])}": judged["test_features"]
+            f"{tag} encoder: {describe_scores(judged['scores'])}": judged[
+                "test_features"
+            ]
             for tag, judged in (("untrained", before), ("trained", after))
         }
         pictures.draw_maps(
@@ -378,6 +378,33 @@ def check_labelled(caller, argument, source):
     remedy = "Accuracy cannot be measured without labels."
     rule = "a source with labels"
     check_that(source.labels is not None, caller, argument, rule, source, remedy)
+
+
+def _check_judges(train, test):
+    """Raises `ValueError` where accuracy could not be measured once training is over."""
+    check_that(
+        len(train) >= NEIGHBOURS,
+        "recipe",
+        "eval_train",
+        f"at least {NEIGHBOURS} images, as many as vote",
+        train,
+    )
+    check_that(
+        train.image_shape == test.image_shape,
+        "recipe",
+        "eval_test",
+        f"images of the shape of the judges' training images, {train.image_shape}",
+        test,
+    )
+    unseen = np.setdiff1d(test.labels, train.labels)
+    check_that(
+        len(unseen) == 0 and min(train.labels.min(), test.labels.min()) >= 0,
+        "recipe",
+        "eval_test",
+        "of classes, from 0 on, that the judges' training images have",
+        test,
+        f"Not among them: {unseen.tolist()[:10]}." if len(unseen) else "",
+    )
 
 
 def versions():

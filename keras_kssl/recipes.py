@@ -195,7 +195,9 @@ class Recipe:
         )
         defaults["warmup_epochs"] = min(10.0, self.epochs / 10)
         chosen = {
-            name: value for name, value in defaults.items() if getattr(self, name) is None
+            name: value
+            for name, value in defaults.items()
+            if getattr(self, name) is None
         }
         return dataclasses.replace(self, **chosen)
 

@@ -175,8 +175,12 @@ def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
     if len(coefficients) == 1:
         return first_moment
     count = ops.cast(ops.shape(z)[0], z.dtype)
-    excess = inner_products(ops.transpose(z)) / count - ops.eye(dim, dtype=z.dtype) / dim
-    return first_moment + coefficients[1] * dim / (dim - 1) * ops.sum(ops.square(excess))
+    excess = (
+        inner_products(ops.transpose(z)) / count - ops.eye(dim, dtype=z.dtype) / dim
+    )
+    return first_moment + coefficients[1] * dim / (dim - 1) * ops.sum(
+        ops.square(excess)
+    )
 
 
 def alignment(z_1, z_2):

@@ -119,7 +119,8 @@ def test_imq_amplitudes_follow_their_exact_law():
     deviation = np.sqrt(dim - mean_length**2)
     assert abs(np.sqrt(squared).mean() - mean_length) < 4 * deviation / np.sqrt(count)
     phases = ops.convert_to_numpy(phases)
-    assert 0.0 <= phases.min() and phases.max() < 2 * np.pi
+    assert phases.min() >= 0.0
+    assert phases.max() < 2 * np.pi
     assert abs(phases.mean() - np.pi) < 4 * np.pi / np.sqrt(3 * count)
 
 
@@ -131,7 +132,9 @@ def test_imq_amplitudes_agree_with_the_authors_table(golden):
     lengths = np.linalg.norm(ops.convert_to_numpy(frequencies), axis=1)
     probabilities = table["probs_n256"] / table["probs_n256"].sum()
     expected = np.cumsum(probabilities)
-    measured = np.searchsorted(np.sort(lengths), table["x"], side="right") / len(lengths)
+    measured = np.searchsorted(np.sort(lengths), table["x"], side="right") / len(
+        lengths
+    )
     # Kolmogorov-Smirnov at a level of 1e-4, beside the table's own error of 1e-3.
     assert np.abs(measured - expected).max() < 2.2 / np.sqrt(len(lengths)) + 1e-3
 
@@ -212,5 +215,7 @@ def test_slope_of_the_imq_kernel_equals_finite_differences():
     ],
 )
 def test_wrong_value_is_named_in_the_error(make, argument):
-    with pytest.raises(ValueError, match=rf"`{argument}` must be .*Received: {argument}="):
+    with pytest.raises(
+        ValueError, match=rf"`{argument}` must be .*Received: {argument}="
+    ):
         make()

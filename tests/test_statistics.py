@@ -5,10 +5,10 @@ import json
 import keras
 import numpy as np
 import pytest
-from tests.gradients import value_and_gradients
 from keras import ops
 
 from keras_kssl import kernels, statistics
+from tests.gradients import value_and_gradients
 
 HSIC_CASES = ["hsic_B32_d16_V2_D64_c1", "hsic_B16_d256_V4_D512_c2"]
 on_tensorflow = keras.backend.backend() == "tensorflow"
@@ -67,7 +67,9 @@ def test_exact_hsic_equals_the_recorded_definition(golden, case):
     hiddens = arrays["hiddens"]
     z = hiddens.reshape(-1, hiddens.shape[-1])
     zy, zz = statistics.hsic_from_gram(kernel(z), len(hiddens))
-    assert float(zy) == pytest.approx(float(arrays["exact/hsic_xy_ref_limit"]), rel=1e-5)
+    assert float(zy) == pytest.approx(
+        float(arrays["exact/hsic_xy_ref_limit"]), rel=1e-5
+    )
     assert float(zz) == pytest.approx(float(arrays["exact/hsic_zz_biased"]), rel=1e-5)
     total = 3 * np.sqrt(float(zz)) - float(zy)
     assert total == pytest.approx(float(arrays["exact/total_ref_limit"]), rel=1e-5)
@@ -75,12 +77,15 @@ def test_exact_hsic_equals_the_recorded_definition(golden, case):
 
 @precisions
 @pytest.mark.parametrize("case", HSIC_CASES)
-def test_random_feature_hsic_and_gradients_equal_the_authors(golden, case, suffix, rtol):
+def test_random_feature_hsic_and_gradients_equal_the_authors(
+    golden, case, suffix, rtol
+):
     arrays = golden(case)
     dtype = {"f32": "float32", "f64": "float64"}[suffix]
     kernel = kernels.InverseMultiquadric(float(arrays["c"]))
     draws = [
-        (arrays[f"w{i}"].astype(dtype), arrays[f"b{i}"][0].astype(dtype)) for i in (1, 2)
+        (arrays[f"w{i}"].astype(dtype), arrays[f"b{i}"][0].astype(dtype))
+        for i in (1, 2)
     ]
     hiddens = arrays["hiddens"].astype(dtype)
 
@@ -261,9 +266,9 @@ def test_alignment_and_uniformity_equal_their_definitions():
 
 
 def test_effective_rank_counts_directions():
-    assert float(statistics.effective_rank(np.ones((9, 4), "float32"))) == pytest.approx(
-        1.0, abs=1e-2
-    )
+    assert float(
+        statistics.effective_rank(np.ones((9, 4), "float32"))
+    ) == pytest.approx(1.0, abs=1e-2)
     z = unit_vectors(30, 6)
     sigma = np.linalg.svd(z, compute_uv=False)
     p = sigma / sigma.sum()
@@ -275,9 +280,7 @@ def test_effective_rank_counts_directions():
 
 def test_unit_rows_normalises_and_keeps_zero():
     x = np.array([[3.0, 4.0], [0.0, 0.0], [1e-3, 0.0]], "float32")
-    value, (gradient,) = value_and_gradients(
-        lambda x: ops.sum(statistics.unit_rows(x)), x
-    )
+    _, (gradient,) = value_and_gradients(lambda x: ops.sum(statistics.unit_rows(x)), x)
     expected = [[0.6, 0.8], [0.0, 0.0], [1.0, 0.0]]
     np.testing.assert_allclose(numpy_of(statistics.unit_rows(x)), expected, rtol=1e-6)
     assert np.isfinite(gradient).all()

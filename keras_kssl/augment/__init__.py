@@ -3,13 +3,13 @@
 from keras_kssl.augment import image_ops
 from keras_kssl.augment.policies import (
     Policy,
-    View,
     auh,
     byol,
     center_crop,
     simclr,
     vicreg,
 )
+from keras_kssl.augment.views import View
 
 __all__ = [
     "Policy",

@@ -28,120 +28,21 @@ float32 with values in [0, 1]. The two papers' code differs in how; a style says
 
 import collections.abc
 import dataclasses
-import math
 import warnings
 
 import keras
 from keras import ops
 
-from keras_kssl._checks import (
-    check_choice,
-    check_integer,
-    check_number,
-    check_rank,
-    check_that,
-    message,
+from keras_kssl._checks import check_integer, check_that, message
+from keras_kssl.augment.views import (
+    NEEDS_RGB,
+    NUMBERS,
+    View,
+    apply_view,
+    draw_view,
+    in_use,
+    to_float,
 )
-from keras_kssl.augment import image_ops
-
-_NEEDS_RGB = ("saturation", "hue", "grayscale")
-_JITTER = ("brightness", "contrast", "saturation", "hue")
-_TRIES = 10
-# Uniform numbers that one view of one image takes, by use.
-_NUMBERS = {
-    "area": _TRIES,
-    "aspect": _TRIES,
-    "top": 1,
-    "left": 1,
-    "flip": 1,
-    "jitter": 1,
-    "order": 4,
-    **dict.fromkeys(_JITTER, 1),
-    "grayscale": 1,
-    "blur": 1,
-    "sigma": 1,
-    "solarize": 1,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """Settings of one view.
-
-    Args:
-        size: side of the square view in pixels.
-        crop_scale: range of the crop's area, parts of the image's; uniform.
-        crop_ratio: range of the crop's width over height; its logarithm is uniform.
-        interpolation: "bicubic" or "bilinear".
-        antialias: whether resizing filters before it shrinks.
-        style: "byol" or "torchvision", see above.
-        flip: probability of mirroring left and right.
-        jitter: probability of all four jitter operations, which come in random order
-            per image.
-        brightness, contrast, saturation: half widths of the ranges of the factors
-            about 1, cut off at 0; of the added brightness about 0 in the style "byol".
-        hue: half width of the range of the hue's shift, in turns, at most 1/2.
-        grayscale: probability of turning gray.
-        blur: probability of Gaussian blur.
-        blur_sigma: range of its sigma in pixels; uniform.
-        solarize: probability of inverting values of at least 1/2.
-        center_fraction: `None`, or the side of the central square over the image's
-            shorter side: the view is then that square, resized, and nothing is random
-            about its place.
-    """
-
-    size: int
-    crop_scale: tuple = (0.08, 1.0)
-    crop_ratio: tuple = (3 / 4, 4 / 3)
-    interpolation: str = "bicubic"
-    antialias: bool = True
-    style: str = "torchvision"
-    flip: float = 0.0
-    jitter: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    grayscale: float = 0.0
-    blur: float = 0.0
-    blur_sigma: tuple = (0.1, 2.0)
-    solarize: float = 0.0
-    center_fraction: float | None = None
-
-    def __post_init__(self):
-        check_integer("View", "size", self.size, minimum=1)
-        for name, maximum in (("crop_scale", 1.0), ("crop_ratio", math.inf)):
-            self._check_range(name, maximum)
-        self._check_range("blur_sigma", math.inf)
-        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
-            check_number("View", name, getattr(self, name), 0.0, 1.0)
-        for name in ("brightness", "contrast", "saturation"):
-            check_number("View", name, getattr(self, name), 0.0)
-        check_number("View", "hue", self.hue, 0.0, 0.5)
-        check_choice("View", "style", self.style, ("byol", "torchvision"))
-        check_choice(
-            "View", "interpolation", self.interpolation, ("bicubic", "bilinear")
-        )
-        if self.center_fraction is not None:
-            check_that(
-                0.0
-                < check_number("View", "center_fraction", self.center_fraction)
-                <= 1,
-                "View",
-                "center_fraction",
-                "above 0 and at most 1, or None",
-                self.center_fraction,
-            )
-
-    def _check_range(self, name, maximum):
-        value = getattr(self, name)
-        rule = f"two numbers (low, high) with 0 < low <= high <= {maximum}"
-        if not isinstance(value, collections.abc.Sequence) or len(value) != 2:
-            raise TypeError(message("View", name, rule, value))
-        low, high = (check_number("View", name, limit) for limit in value)
-        check_that(0.0 < low <= high <= maximum, "View", name, rule, value)
-        # Configurations come back from files with lists.
-        object.__setattr__(self, name, (low, high))
 
 
 @keras.saving.register_keras_serializable(package="keras_kssl")
@@ -226,7 +127,7 @@ class Policy:
                 stacklevel=2,
             )
         numbers = keras.random.uniform(
-            (batch_size, self.num_views, sum(_NUMBERS.values())),
+            (batch_size, self.num_views, sum(NUMBERS.values())),
             dtype="float32",
             seed=seed,
         )
@@ -263,9 +164,7 @@ class Policy:
         if channels == 3:
             return ()
         return tuple(
-            name
-            for name in _NEEDS_RGB
-            if any(_in_use(view, name) for view in self.views)
+            name for name in NEEDS_RGB if any(in_use(view, name) for view in self.views)
         )
 
     def get_config(self):
@@ -386,230 +285,6 @@ def _jitter(probability, brightness, contrast, saturation, hue):
         "hue": hue,
         "grayscale": 0.2,
     }
-
-
-def draw_view(view, numbers, height, width, channels):
-    """Turns uniform numbers in [0, 1), (B, 33), into the parameters of one view."""
-    ends = [sum(list(_NUMBERS.values())[: i + 1]) for i in range(len(_NUMBERS))]
-    drawn = dict(zip(_NUMBERS, ops.split(numbers, ends[:-1], axis=1), strict=True))
-    drawn = {
-        name: column[:, 0] if column.shape[1] == 1 else column
-        for name, column in drawn.items()
-    }
-    parameters = {}
-    if view.center_fraction is None:
-        parameters["boxes"] = draw_boxes(view, drawn, height, width)
-    for name in ("flip", "grayscale", "solarize"):
-        if _in_use(view, name, channels):
-            parameters[name] = drawn[name] < getattr(view, name)
-    jittered = [name for name in _JITTER if _in_use(view, name, channels)]
-    for name in jittered:
-        strength = getattr(view, name)
-        additive = name == "hue" or _adds(view.style, name)
-        center, low = (0.0, -strength) if additive else (1.0, max(1.0 - strength, 0.0))
-        value = low + (center + strength - low) * drawn[name]
-        parameters[name] = ops.where(drawn["jitter"] < view.jitter, value, center)
-    if jittered:
-        parameters["order"] = ops.argsort(drawn["order"], axis=-1)
-    if _in_use(view, "blur", channels):
-        low, high = view.blur_sigma
-        sigma = low + (high - low) * drawn["sigma"]
-        parameters["blur_sigma"] = ops.where(drawn["blur"] < view.blur, sigma, 0.0)
-    return parameters
-
-
-def draw_boxes(view, drawn, height, width):
-    """Random boxes (B, 4): area and log aspect uniform, place uniform, whole pixels.
-
-    In the style "torchvision" ten candidates are drawn at once and the first that fits
-    is taken, which has the law of trying one after another.
-    """
-    low, high = view.crop_scale
-    area = height * width * (low + (high - low) * drawn["area"])
-    low, high = (math.log(ratio) for ratio in view.crop_ratio)
-    ratio = ops.exp(low + (high - low) * drawn["aspect"])
-    widths, heights = (
-        ops.round(ops.sqrt(area * ratio)),
-        ops.round(ops.sqrt(area / ratio)),
-    )
-    if view.style == "byol":
-        box_height = ops.clip(heights[:, 0], 1.0, height)
-        box_width = ops.clip(widths[:, 0], 1.0, width)
-    else:
-        fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
-        first = fits & (ops.cumsum(ops.cast(fits, "int32"), axis=1) == 1)
-        any_fits = ops.any(fits, axis=1)
-        fallback_height, fallback_width = _central_box(view, height, width)
-        box_height, box_width = (
-            ops.where(any_fits, ops.sum(ops.where(first, sides, 0.0), axis=1), fallback)
-            for sides, fallback in (
-                (heights, fallback_height),
-                (widths, fallback_width),
-            )
-        )
-    # The product may round up to the number of places: minimum keeps the box inside.
-    top, left = (
-        ops.minimum(ops.floor(place * (places + 1.0)), places)
-        for place, places in (
-            (drawn["top"], height - box_height),
-            (drawn["left"], width - box_width),
-        )
-    )
-    if view.style == "torchvision":
-        top = ops.where(any_fits, top, (height - fallback_height) // 2)
-        left = ops.where(any_fits, left, (width - fallback_width) // 2)
-    return ops.stack([top, left, box_height, box_width], axis=1)
-
-
-def _central_box(view, height, width):
-    """Largest box of an allowed aspect, as torchvision falls back on it."""
-    low, high = view.crop_ratio
-    if width / height < low:
-        return round(width / low), width
-    if width / height > high:
-        return height, round(height * high)
-    return height, width
-
-
-def apply_view(view, images, parameters):
-    """Makes one view of float images; what `parameters` lack is left out.
-
-    Without `boxes` images must already be crops of the view's size, as a pipeline
-    makes them that crops while decoding.
-    """
-    resizing = {"interpolation": view.interpolation, "antialias": view.antialias}
-    if view.center_fraction is not None:
-        images = image_ops.center_crop(
-            images, view.size, view.center_fraction, **resizing
-        )
-    elif "boxes" in parameters:
-        images = image_ops.crop_and_resize(
-            images, parameters["boxes"], view.size, **resizing
-        )
-    else:
-        check_that(
-            tuple(images.shape[1:3]) == (view.size, view.size),
-            "apply_view",
-            "images",
-            f"{view.size} x {view.size} pixels where there are no `boxes`",
-            tuple(images.shape),
-        )
-    images = image_ops.clip(images)
-    if "flip" in parameters:
-        images = image_ops.choose(parameters["flip"], image_ops.flip(images), images)
-    if "order" in parameters:
-        images = apply_jitter(view.style, images, parameters)
-    if "grayscale" in parameters:
-        images = image_ops.choose(
-            parameters["grayscale"], image_ops.grayscale(images), images
-        )
-    if "blur_sigma" in parameters:
-        if view.style == "byol":
-            radius, padding = view.size // 20, "zeros"
-        else:
-            radius, padding = math.ceil(3 * view.blur_sigma[1]), "edge"
-        images = image_ops.gaussian_blur(
-            images, parameters["blur_sigma"], radius, padding
-        )
-    if "solarize" in parameters:
-        images = image_ops.choose(
-            parameters["solarize"], image_ops.solarize(images), images
-        )
-    return image_ops.clip(images)
-
-
-def apply_jitter(style, images, parameters):
-    """Brightness, contrast, saturation and hue in each image's own order.
-
-    Each operation is a blend of the image with something simpler or a change of S and
-    H in HSV, clipped to [0, 1]. In each of four rounds one blend and one change of
-    colour serve all images, with parameters that change nothing where it is not their
-    turn: four rounds whatever the orders are.
-    """
-    # A loop in the compiled program, not four copies: XLA would fuse the copies and
-    # compute most of them many times over. All that a round reads is part of the state,
-    # and a round is a function of the module, so that eager JAX compiles it once.
-    state = (
-        tuple(image_ops.split(images)),
-        ops.argsort(parameters["order"], axis=-1),
-        {name: parameters[name] for name in _JITTER if name in parameters},
-    )
-    jitter_round = _byol_round if style == "byol" else _torchvision_round
-    channels, _, _ = ops.fori_loop(0, len(_JITTER), jitter_round, state)
-    return ops.stack(channels, axis=-1)
-
-
-def _byol_round(place, state):
-    channels, places, parameters = state
-    brightness, contrast, saturation, hue = _at_place("byol", place, state)
-    channels = [
-        image_ops.clip(
-            image_ops.adjust_brightness(
-                image_ops.adjust_contrast(channel, contrast), brightness
-            )
-        )
-        for channel in channels
-    ]
-    if "saturation" in parameters or "hue" in parameters:
-        channels = image_ops.turn_colors(*channels, saturation, hue)
-    return tuple(channels), places, parameters
-
-
-def _torchvision_round(place, state):
-    channels, places, parameters = state
-    brightness, contrast, saturation, hue = _at_place("torchvision", place, state)
-    gray = image_ops.gray_or_mean(channels)
-    mean = image_ops.means(gray)
-    # At most one of the factors differs from 1, and with 1 a blend changes nothing.
-    channels = [image_ops.blend(mean, channel, contrast) for channel in channels]
-    channels = [image_ops.blend(gray, channel, saturation) for channel in channels]
-    channels = [
-        image_ops.clip(image_ops.scale_brightness(channel, brightness))
-        for channel in channels
-    ]
-    if "hue" in parameters:
-        channels = image_ops.turn_colors(*channels, 1.0, hue)
-    return tuple(channels), places, parameters
-
-
-def _at_place(style, place, state):
-    """Parameters of the four operations: neutral unless it is an image's turn."""
-    _, places, parameters = state
-    values = []
-    for operation, name in enumerate(_JITTER):
-        neutral = 0.0 if name == "hue" or _adds(style, name) else 1.0
-        if name in parameters:
-            is_here = places[:, operation] == place
-            values.append(ops.where(is_here, parameters[name], neutral))
-        else:
-            values.append(neutral)
-    return values
-
-
-def _adds(style, name):
-    return style == "byol" and name == "brightness"
-
-
-def to_float(images):
-    """Floats in [0, 1], float32, from uint8 in 0 ... 255 or floats in [0, 1]."""
-    images = ops.convert_to_tensor(images)
-    check_rank("Policy", "images", images, 4, "(B, H, W, C)")
-    dtype = keras.backend.standardize_dtype(images.dtype)
-    if dtype == "uint8":
-        return ops.cast(images, "float32") / 255.0
-    if "float" not in dtype:
-        remedy = "Divide other integers by their largest value."
-        rule = "uint8 in 0 ... 255 or floats in [0, 1]"
-        raise TypeError(message("Policy", "images", rule, dtype, remedy))
-    return ops.cast(images, "float32")
-
-
-def _in_use(view, name, channels=3):
-    if channels != 3 and name in _NEEDS_RGB:
-        return False
-    if name in _JITTER and view.jitter == 0.0:
-        return False
-    return getattr(view, name) > 0.0
 
 
 def _plain(view):

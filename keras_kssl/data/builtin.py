@@ -11,35 +11,36 @@ from keras_kssl.data.sources import ArraySource
 BUILTIN_NAMES = ("digits",)
 _SPLITS = ("train", "test")
 
-_SIZE = 32
-_PLACEMENTS = {"train": 4, "test": 4}
-# Writers of the first digits differ from those of the last ones.
-_NUM_TRAIN_DIGITS = 1297
+_SIZE = 28
+_NUM_TRAIN_SCANS = 1297
+# Images made of each scan, each with other places, sizes, angles and inks.
+_IMAGES_PER_SCAN = 4
 
 
 def load_builtin(name, split="train"):
     """One split of a built-in set as a source.
 
-    "digits": the handwritten digits of scikit-learn (1,797 scans of 8 x 8 pixels by 43
-    writers), each placed four times into a colour image of 32 x 32 pixels, at random
-    size, place, angle and colour, light on dark or dark on light, among fragments of
-    other digits. The first 1,297 scans make the training split (5,188 images), the
-    others, mostly by other writers, the test split (2,000 images). Pixels say little
-    about the class; shape does. The images are the same at each call.
+    "digits": the handwritten digits of scikit-learn (1,797 scans of 8 x 8 pixels). Each
+    image of 28 x 28 pixels shows one scan written four times on noisy gray paper, each
+    time at a random place, size and angle and in an ink of its own, lighter or darker
+    than the paper. What the parts of an image share is the shape, not place or colour:
+    pixels say little about the class. The first 1,297 scans make the training split
+    (5,188 images), the other 500 the test split (2,000 images). No label is used to
+    make an image, and the images are the same at each call.
 
     Args:
         name: "digits".
         split: "train" or "test".
 
     Returns:
-        `ArraySource` with uint8 images (n, 32, 32, 3) and labels 0 ... 9.
+        `ArraySource` with uint8 images (n, 28, 28, 3) and labels 0 ... 9.
 
     >>> load_builtin("digits", "test").images.shape
-    (2000, 32, 32, 3)
+    (2000, 28, 28, 3)
     """
     check_choice("load_builtin", "name", name, BUILTIN_NAMES)
     check_choice("load_builtin", "split", split, _SPLITS)
-    images, labels = _cluttered_digits(split)
+    images, labels = _written_digits(split)
     class_names = [str(digit) for digit in range(10)]
     return ArraySource(
         images, labels, class_names=class_names, name=f"builtin:{name}:{split}"
@@ -47,67 +48,47 @@ def load_builtin(name, split="train"):
 
 
 @functools.cache
-def _cluttered_digits(split):
+def _written_digits(split):
     from sklearn.datasets import load_digits
 
     scans, labels = load_digits(return_X_y=True)
-    rows = slice(0, _NUM_TRAIN_DIGITS)
+    rows = slice(0, _NUM_TRAIN_SCANS)
     if split == "test":
-        rows = slice(_NUM_TRAIN_DIGITS, None)
+        rows = slice(_NUM_TRAIN_SCANS, None)
     scans = (scans[rows] * (255.0 / 16.0)).astype("uint8").reshape(-1, 8, 8)
-    placements = _PLACEMENTS[split]
     images = [
-        _place(scans, index, np.random.default_rng([_SPLITS.index(split), index, copy]))
-        for copy in range(placements)
-        for index in range(len(scans))
+        _page(scan, np.random.default_rng([_SPLITS.index(split), index, copy]))
+        for copy in range(_IMAGES_PER_SCAN)
+        for index, scan in enumerate(scans)
     ]
-    return np.stack(images), np.tile(labels[rows], placements).astype("int32")
+    labels = np.tile(labels[rows], _IMAGES_PER_SCAN).astype("int32")
+    return np.stack(images), labels
 
 
-def _place(scans, index, rng):
-    """One image: a background of two colours, fragments, and the digit on top."""
-    ink, paper = _two_colours(rng)
-    image = _gradient(paper, rng)
-    for _ in range(6):
-        other = scans[rng.integers(len(scans))].copy()
-        # A fragment is a quarter of a digit: strokes without the shape.
-        top, left = rng.integers(0, 5, size=2)
-        fragment = np.zeros_like(other)
-        fragment[top : top + 4, left : left + 4] = other[top : top + 4, left : left + 4]
-        mask = _transformed(fragment, rng, smallest=14, largest=22, anywhere=True)
-        colour = 0.5 * ink + 0.5 * rng.random(3)
-        image += mask * (colour - image)
-    mask = _transformed(scans[index], rng, smallest=17, largest=24, anywhere=False)
-    image += mask * (ink - image)
-    image += rng.normal(0.0, 0.02, image.shape)
+def _page(scan, rng):
+    """One image: the scan four times, about the centres of the four quarters."""
+    image = np.full((_SIZE, _SIZE, 3), 0.5)
+    near, far = _SIZE / 4.0, 3.0 * _SIZE / 4.0
+    for row, column in ((near, near), (near, far), (far, near), (far, far)):
+        ink = 0.4 * rng.random(3)
+        if rng.random() < 0.5:
+            ink = 1.0 - ink
+        shift = rng.uniform(-4.0, 4.0, size=2)
+        coverage = _coverage(scan, rng, row + shift[0], column + shift[1])
+        image += coverage * (ink - image)
+    image += rng.normal(0.0, 0.04, image.shape)
     return (np.clip(image, 0.0, 1.0) * 255.0).round().astype("uint8")
 
 
-def _two_colours(rng):
-    """Colours of ink and paper that differ in lightness, either one the lighter."""
-    dark, light = 0.45 * rng.random(3), 0.55 + 0.45 * rng.random(3)
-    return (dark, light) if rng.random() < 0.5 else (light, dark)
-
-
-def _gradient(colour, rng):
-    angle = rng.uniform(0.0, 2.0 * np.pi)
-    axis = np.linspace(-1.0, 1.0, _SIZE)
-    ramp = np.cos(angle) * axis[:, None] + np.sin(angle) * axis[None, :]
-    return colour + 0.1 * ramp[:, :, None] * rng.normal(size=3)
-
-
-def _transformed(scan, rng, smallest, largest, anywhere):
-    """Coverage (32, 32, 1) in [0, 1] of a scan at random size, angle and place."""
-    size = rng.uniform(smallest, largest)
-    angle = rng.uniform(-0.3, 0.3)
-    margin = 0.0 if anywhere else size / 2.0 - 1.0
-    row, column = rng.uniform(margin, _SIZE - margin, size=2)
-    scale = 8.0 / size
+def _coverage(scan, rng, row, column):
+    """How much ink each pixel takes, (size, size, 1) in [0, 1]."""
+    angle = rng.uniform(-0.25, 0.25)
+    scale = len(scan) / rng.uniform(10.0, 15.0)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    centre = len(scan) / 2.0
     # PIL wants, for each pixel of the result, where it comes from.
-    matrix = (cos, sin, 4.0 - cos * column - sin * row)
-    matrix += (-sin, cos, 4.0 + sin * column - cos * row)
-    # A frame of empty pixels keeps the interpolation from smearing the border.
+    matrix = (cos, sin, centre - cos * column - sin * row)
+    matrix += (-sin, cos, centre + sin * column - cos * row)
     placed = Image.fromarray(scan).transform(
         (_SIZE, _SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
     )

@@ -76,7 +76,9 @@ class MLPHead(layers.Layer):
         outputs = inputs
         for step in self.steps:
             takes_training = isinstance(step, layers.BatchNormalization)
-            outputs = step(outputs, training=training) if takes_training else step(outputs)
+            outputs = (
+                step(outputs, training=training) if takes_training else step(outputs)
+            )
         return outputs
 
     def compute_output_shape(self, input_shape):

@@ -258,7 +258,7 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
             shape = None
         if shape is None or len(shape) != 4:
             raise ValueError(
-                f"{type(self).__name__}: `encoder` must be a Keras model that was built "
+                f"{type(self).__name__}: `encoder` must be a Keras model built "
                 "for images (B, H, W, C). "
                 f"Received: encoder={self.encoder!r}, input shape {shape}. "
                 "A model without fixed inputs is built by calling it on one batch."

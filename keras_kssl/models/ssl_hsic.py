@@ -142,9 +142,7 @@ class SSLHSIC(SelfSupervisedModel):
         return [
             copied
             for target, online in pairs
-            for copied, original in zip(
-                target.variables, online.variables, strict=True
-            )
+            for copied, original in zip(target.variables, online.variables, strict=True)
             if original.trainable
         ]
 

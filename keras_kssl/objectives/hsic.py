@@ -186,7 +186,9 @@ class HSIC(SavesSeedState, Objective):
 
     def _scalar(self, name, value):
         return self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(value), trainable=False,
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            trainable=False,
             name=name,
         )
 

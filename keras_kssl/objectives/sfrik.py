@@ -3,7 +3,6 @@
 import itertools
 
 import keras
-from keras import ops
 
 from keras_kssl._checks import check_number
 from keras_kssl.kernels import check_coefficients

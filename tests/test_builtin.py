@@ -1,0 +1,82 @@
+"""The built-in set: the same each time, its splits apart, and not solved by pixels."""
+
+import numpy as np
+import pytest
+
+from keras_kssl.data import builtin, open_source
+from keras_kssl.evaluation import knn_accuracy
+
+# Above this a set would be too easy to show what an encoder adds to pixels.
+RAW_PIXEL_BOUND = 0.5
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return {name: open_source(f"builtin:digits:{name}") for name in ("train", "test")}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_are_small_colour_images_of_ten_classes(splits, split):
+    source = splits[split]
+    assert source.images.dtype == np.uint8
+    assert source.image_shape == (32, 32, 3)
+    assert source.labels.dtype == np.int32
+    assert np.unique(source.labels).tolist() == list(range(10))
+    assert source.class_names == [str(digit) for digit in range(10)]
+    assert len(source) >= 2000
+
+
+def test_train_is_the_split_by_default(splits):
+    np.testing.assert_array_equal(
+        open_source("builtin:digits").images, splits["train"].images
+    )
+
+
+def test_images_are_made_anew_bit_by_bit(splits):
+    builtin._cluttered_digits.cache_clear()
+    again = builtin.load_builtin("digits", "test")
+    assert again.images is not splits["test"].images
+    np.testing.assert_array_equal(again.images, splits["test"].images)
+    np.testing.assert_array_equal(again.labels, splits["test"].labels)
+
+
+def test_no_scan_serves_both_splits(monkeypatch):
+    seen = {"train": set(), "test": set()}
+    for split, scans in seen.items():
+
+        def record(all_scans, index, rng, scans=scans):
+            scans.update(scan.tobytes() for scan in all_scans)
+            return np.zeros((32, 32, 3), "uint8")
+
+        monkeypatch.setattr(builtin, "_place", record)
+        builtin._cluttered_digits.__wrapped__(split)
+    assert len(seen["train"]) > 1000
+    assert len(seen["test"]) > 400
+    assert not seen["train"] & seen["test"]
+
+
+def test_pixels_say_little_about_the_class(splits):
+    flat = {
+        name: source.images.reshape(len(source), -1) / np.float32(255)
+        for name, source in splits.items()
+    }
+    accuracy = knn_accuracy(
+        flat["train"], splits["train"].labels, flat["test"], splits["test"].labels, k=20
+    )["knn_20"]
+    chance = np.bincount(splits["test"].labels).max() / len(splits["test"])
+    assert chance < accuracy < RAW_PIXEL_BOUND
+
+
+def test_classes_have_about_as_many_images(splits):
+    for source in splits.values():
+        counts = np.bincount(source.labels)
+        assert counts.max() < 1.25 * counts.min()
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "said"),
+    [("digit", "train", "Did you mean 'digits'"), ("digits", "tset", "'test'")],
+)
+def test_unknown_name_or_split_is_refused_by_name(name, split, said):
+    with pytest.raises(ValueError, match=said):
+        builtin.load_builtin(name, split)

@@ -1,0 +1,75 @@
+"""The progress bar: what it counts and what it says."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from keras_kssl import callbacks
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Each look at the clock is a second after the one before."""
+    ticks = itertools.count()
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: float(next(ticks)))
+
+
+def started(epochs=2, steps=3, **options):
+    lines = []
+    bar = callbacks.ProgressBar(batch_size=10, say=lines.append, **options)
+    bar.set_params({"epochs": epochs, "steps": steps})
+    bar.on_train_begin()
+    return bar, lines
+
+
+def test_rate_leaves_the_first_step_out(clock):
+    bar, _ = started()
+    assert bar.images_per_second == 0.0
+    bar.on_train_batch_end(0, {"loss": 1.0})
+    assert bar.images_per_second == 0.0
+    bar.on_train_batch_end(1, {"loss": 1.0})
+    assert bar.images_per_second == 10.0
+    bar.on_train_end()
+
+
+def test_steps_count_once_over_epochs_and_where_several_run_at_a_time(clock):
+    bar, _ = started(epochs=2, steps=4)
+    for batch in (1, 3, 1, 3):
+        bar.on_train_batch_end(batch, {"loss": 1.0})
+    assert bar._done == 8
+    # Six steps in three seconds follow the first two.
+    assert bar.images_per_second == 20.0
+    bar.on_train_end()
+
+
+def test_an_epoch_ends_in_one_line_of_loss_metrics_and_rate(clock):
+    bar, lines = started(metrics=("hsic_zy", "absent"))
+    bar.on_epoch_begin(1)
+    bar.on_epoch_end(1, {"loss": np.float32(0.5), "hsic_zy": 0.25, "other": 1.0})
+    bar.on_train_end()
+    assert lines == ["epoch 2/2  loss 0.500  hsic zy 0.250  30 images/s"]
+    assert bar.seconds_per_epoch == [1.0]
+
+
+def test_fit_prints_a_line_per_epoch():
+    lines = []
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    images, targets = np.ones((12, 2), "float32"), np.ones((12, 1), "float32")
+    bar = callbacks.ProgressBar(4, say=lines.append)
+    model.fit(images, targets, batch_size=4, epochs=2, verbose=0, callbacks=[bar])
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert bar._done == 6
+    assert bar.images_per_second > 0
+
+
+def test_lines_go_to_the_console_where_nobody_listens(capsys):
+    bar = callbacks.ProgressBar(4)
+    bar.set_params({"epochs": 1, "steps": 2})
+    bar.on_train_begin()
+    bar.on_epoch_begin(0)
+    bar.on_epoch_end(0, {"loss": 0.5})
+    bar.on_train_end()
+    assert "epoch 1/1" in capsys.readouterr().out

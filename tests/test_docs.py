@@ -1,0 +1,117 @@
+"""The documentation runs: examples in docstrings, and blocks of the README."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+import shlex
+
+import keras
+import pytest
+
+import keras_kssl
+from keras_kssl import cli
+
+README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
+MODULES = [
+    info.name for info in pkgutil.walk_packages(keras_kssl.__path__, "keras_kssl.")
+]
+# Modules with examples that call TensorFlow itself.
+NEED_TENSORFLOW = ("keras_kssl.export",)
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(*languages):
+    text = README.read_text() if README.is_file() else ""
+    return [body for language, body in FENCE.findall(text) if language in languages]
+
+
+def kssl_commands():
+    """Arguments of every `kssl ...` line in shell blocks."""
+    for body in blocks("sh", "bash", "shell", "console"):
+        for line in body.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|;", line):
+                words = shlex.split(part.removeprefix("$ "), comments=True)
+                while words and re.fullmatch(r"\w+=\S*", words[0]):
+                    words = words[1:]
+                if words and words[0] == "kssl":
+                    yield words[1:]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_in_docstrings_give_what_they_print(module):
+    if keras.backend.backend() != "tensorflow" and module in NEED_TENSORFLOW:
+        pytest.skip("the examples call TensorFlow itself")
+    result = doctest.testmod(
+        importlib.import_module(module),
+        optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
+    )
+    assert result.failed == 0
+
+
+def test_the_library_has_examples():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [
+        test
+        for module in MODULES
+        for test in finder.find(importlib.import_module(module))
+        if test.examples
+    ]
+    assert len(found) >= 20
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        command
+        for command in (
+            cli.Quickstart,
+            cli.Pretrain,
+            cli.Evaluate,
+            cli.Export,
+            cli.Doctor,
+        )
+    ],
+)
+def test_examples_in_the_help_can_be_typed(example, monkeypatch):
+    _, _, text = example.__doc__.partition("Example: kssl ")
+    assert text
+    assert_parses(shlex.split(text), monkeypatch)
+
+
+def assert_parses(words, monkeypatch):
+    """Fails unless the command line takes these words; runs nothing."""
+    ran = []
+    for command in (
+        cli.Quickstart,
+        cli.Pretrain,
+        cli.Evaluate,
+        cli.Export,
+        cli.Doctor,
+    ):
+        monkeypatch.setattr(command, "run", lambda self: ran.append(self))
+    if "--help" in words:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(words)
+        assert caught.value.code == 0
+        return
+    try:
+        code = cli.main(words)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 0, f"kssl {' '.join(words)}"
+    assert len(ran) == 1
+
+
+@pytest.mark.skipif(not README.is_file(), reason="there is no README here")
+def test_command_lines_of_the_readme_can_be_typed(monkeypatch):
+    commands = list(kssl_commands())
+    assert commands
+    for words in commands:
+        assert_parses(words, monkeypatch)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_of_the_readme_compiles(code):
+    compile(code, "README.md", "exec")
