@@ -126,7 +126,7 @@ class Run:
                 source.image_shape[-1] == self.source.image_shape[-1],
                 "recipe",
                 name,
-                f"images of as many channels as the data, {self.source.image_shape[-1]}",
+                f"images of {self.source.image_shape[-1]} channels, as the data has",
                 getattr(recipe, name),
                 f"Its images have {source.image_shape[-1]}.",
             )
@@ -153,9 +153,10 @@ class Run:
         millions = self.model.encoder.count_params() / 1e6
         return (
             f"{recipe.method}: {recipe.encoder} ({millions:.2f} million parameters) on "
-            f"{len(self.source):,} images of {self.source.name}, {recipe.epochs} epochs "
-            f"of {self.batches.steps_per_epoch} steps, batch {recipe.batch_size}, "
-            f"{keras.backend.backend()} backend, seed {recipe.seed}"
+            f"{len(self.source):,} images of {self.source.name}, {recipe.epochs} "
+            f"epochs of {self.batches.steps_per_epoch} steps, batch "
+            f"{recipe.batch_size}, {keras.backend.backend()} backend, "
+            f"seed {recipe.seed}"
         )
 
     def _loggers(self):
@@ -257,7 +258,7 @@ def build_model(recipe, channels, total_steps):
     )
     encoder.check_image_size(recipe.size, recipe.size)
     policy = getattr(augment, recipe.augment)(
-        recipe.size, crop_scale=(recipe.crop_min, 1.0)
+        recipe.size, crop_scale=(recipe.crop_min, recipe.crop_max), flip=recipe.flip
     )
     options = {
         "augment": policy,
@@ -381,7 +382,7 @@ def check_labelled(caller, argument, source):
 
 
 def _check_judges(train, test):
-    """Raises `ValueError` where accuracy could not be measured once training is over."""
+    """Raises `ValueError` where accuracy could not be measured later on."""
     check_that(
         len(train) >= NEIGHBOURS,
         "recipe",
@@ -429,6 +430,6 @@ def _free_folder(out, overwrite):
     holding = "another run" if holds_run else "other files"
     remedy = "or give --overwrite" if holds_run else "or empty it"
     raise FileExistsError(
-        f"pretrain: `out` must be a new or an empty folder. Received: out={str(out)!r}, "
-        f"which holds {holding}. Take another folder {remedy}."
+        f"pretrain: `out` must be a new or an empty folder. Received: "
+        f"out={str(out)!r}, which holds {holding}. Take another folder {remedy}."
     )

@@ -67,6 +67,11 @@ class Recipe:
     """Side of the views in pixels; default: the shorter side of the images."""
     crop_min: float = 0.08
     """Smallest crop, as a share of the image's area."""
+    crop_max: float = 1.0
+    """Largest crop, likewise."""
+    flip: float = 0.5
+    """Probability of mirroring left and right; 0 where a mirror image means something
+    else, as in writing."""
 
     epochs: int = 100
     """Passes over the images."""
@@ -151,7 +156,8 @@ class Recipe:
         )
         for name, minimum, maximum in (
             ("width", 0.0, float("inf")),
-            ("crop_min", 0.0, 1.0),
+            ("crop_max", 0.0, 1.0),
+            ("crop_min", 0.0, self.crop_max),
             ("learning_rate", 0.0, float("inf")),
         ):
             value = getattr(self, name)
@@ -161,6 +167,7 @@ class Recipe:
         for name, maximum in (
             ("warmup_epochs", self.epochs),
             ("final_fraction", 1.0),
+            ("flip", 1.0),
             ("weight_decay", float("inf")),
             ("regularizer_weight", float("inf")),
             ("target_decay", 1.0),
@@ -227,10 +234,13 @@ def quickstart(method, seed=0):
         encoder="resnet10",
         width=0.25,
         projector=(512, 128) if method == "ssl_hsic" else (512, 512, 512),
-        augment="vicreg",
-        crop_min=0.25,
-        epochs=10,
-        batch_size=128,
+        augment="auh",
+        size=20,
+        crop_min=0.2,
+        crop_max=0.5,
+        flip=0.0,
+        epochs=20,
+        batch_size=64,
         optimizer="adam",
         target=False,
         invariance_weight=0.5,

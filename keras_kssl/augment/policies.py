@@ -185,7 +185,7 @@ class Policy:
         return hash(self.views)
 
 
-def byol(size, crop_scale=(0.08, 1.0)):
+def byol(size, crop_scale=(0.08, 1.0), flip=0.5):
     """Two views as BYOL and SSL-HSIC make them.
 
     Differences from the authors' code: on the device and without JPEG decoding.
@@ -193,6 +193,8 @@ def byol(size, crop_scale=(0.08, 1.0)):
     Args:
         size: side of the views in pixels.
         crop_scale: range of the crop's area, parts of the image's.
+        flip: probability of mirroring left and right; 0 where, as in writing, a mirror
+            image means something else.
 
     References:
         Grill et al., Bootstrap your own latent, 2020, appendix B; deepmind-research,
@@ -201,6 +203,7 @@ def byol(size, crop_scale=(0.08, 1.0)):
     shared = {
         "size": size,
         "crop_scale": crop_scale,
+        "flip": flip,
         "antialias": False,
         "style": "byol",
         **_jitter(0.8, 0.4, 0.4, 0.2, 0.1),
@@ -208,7 +211,7 @@ def byol(size, crop_scale=(0.08, 1.0)):
     return Policy([View(**shared, blur=1.0), View(**shared, blur=0.1, solarize=0.2)])
 
 
-def vicreg(size, crop_scale=(0.08, 1.0)):
+def vicreg(size, crop_scale=(0.08, 1.0), flip=0.5):
     """Two views as VICReg and SFRIK on ImageNet make them.
 
     Differences from the authors' code, here and in `simclr` and `auh`: values are not
@@ -218,6 +221,8 @@ def vicreg(size, crop_scale=(0.08, 1.0)):
     Args:
         size: side of the views in pixels.
         crop_scale: range of the crop's area, parts of the image's.
+        flip: probability of mirroring left and right; 0 where, as in writing, a mirror
+            image means something else.
 
     References:
         Bardes et al., VICReg, 2022; valeoai/sfrik, src/sfrik/augmentations.py.
@@ -225,28 +230,35 @@ def vicreg(size, crop_scale=(0.08, 1.0)):
     shared = {
         "size": size,
         "crop_scale": crop_scale,
+        "flip": flip,
         **_jitter(0.8, 0.4, 0.4, 0.2, 0.1),
     }
     return Policy([View(**shared, blur=1.0), View(**shared, blur=0.1, solarize=0.2)])
 
 
-def simclr(size, crop_scale=(0.08, 1.0)):
+def simclr(size, crop_scale=(0.08, 1.0), flip=0.5):
     """Two views as SimCLR makes them, in SFRIK's implementation (see `vicreg`).
 
     Args:
         size: side of the views in pixels.
         crop_scale: range of the crop's area, parts of the image's.
+        flip: probability of mirroring left and right; 0 where, as in writing, a mirror
+            image means something else.
 
     References:
         Chen et al., A simple framework for contrastive learning, 2020.
     """
     view = View(
-        size=size, crop_scale=crop_scale, blur=0.5, **_jitter(0.8, 0.8, 0.8, 0.8, 0.2)
+        size=size,
+        crop_scale=crop_scale,
+        flip=flip,
+        blur=0.5,
+        **_jitter(0.8, 0.8, 0.8, 0.8, 0.2),
     )
     return Policy([view, view])
 
 
-def auh(size, crop_scale=(0.08, 1.0)):
+def auh(size, crop_scale=(0.08, 1.0), flip=0.5):
     """Two views for STL-10 as alignment and uniformity and SFRIK make them.
 
     Strong jitter on every image, no blur; implemented as `vicreg` is.
@@ -254,11 +266,15 @@ def auh(size, crop_scale=(0.08, 1.0)):
     Args:
         size: side of the views in pixels; 64 in the papers.
         crop_scale: range of the crop's area, parts of the image's.
+        flip: probability of mirroring left and right; 0 where, as in writing, a mirror
+            image means something else.
 
     References:
         Wang and Isola, Alignment and uniformity on the hypersphere, 2020.
     """
-    view = View(size=size, crop_scale=crop_scale, **_jitter(1.0, 0.4, 0.4, 0.4, 0.4))
+    view = View(
+        size=size, crop_scale=crop_scale, flip=flip, **_jitter(1.0, 0.4, 0.4, 0.4, 0.4)
+    )
     return Policy([view, view])
 
 
@@ -277,7 +293,6 @@ def center_crop(size, fraction=224 / 256):
 
 def _jitter(probability, brightness, contrast, saturation, hue):
     return {
-        "flip": 0.5,
         "jitter": probability,
         "brightness": brightness,
         "contrast": contrast,

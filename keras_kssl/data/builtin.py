@@ -21,12 +21,12 @@ def load_builtin(name, split="train"):
     """One split of a built-in set as a source.
 
     "digits": the handwritten digits of scikit-learn (1,797 scans of 8 x 8 pixels). Each
-    image of 28 x 28 pixels shows one scan written four times on noisy gray paper, each
-    time at a random place, size and angle and in an ink of its own, lighter or darker
-    than the paper. What the parts of an image share is the shape, not place or colour:
-    pixels say little about the class. The first 1,297 scans make the training split
-    (5,188 images), the other 500 the test split (2,000 images). No label is used to
-    make an image, and the images are the same at each call.
+    image of 28 x 28 pixels is a page that shows one scan nine times on noisy gray
+    paper, each time at another size and angle, shifted, and in ink lighter or darker
+    than the paper. What the parts of a page share is a shape: pixels say little about
+    the class. The first 1,297 scans make the training split (5,188 images), the other
+    500 the test split (2,000 images). No label is used to make an image, and the images
+    are the same at each call.
 
     Args:
         name: "digits".
@@ -66,24 +66,25 @@ def _written_digits(split):
 
 
 def _page(scan, rng):
-    """One image: the scan four times, about the centres of the four quarters."""
-    image = np.full((_SIZE, _SIZE, 3), 0.5)
-    near, far = _SIZE / 4.0, 3.0 * _SIZE / 4.0
-    for row, column in ((near, near), (near, far), (far, near), (far, far)):
-        ink = 0.4 * rng.random(3)
-        if rng.random() < 0.5:
-            ink = 1.0 - ink
-        shift = rng.uniform(-4.0, 4.0, size=2)
-        coverage = _coverage(scan, rng, row + shift[0], column + shift[1])
-        image += coverage * (ink - image)
-    image += rng.normal(0.0, 0.04, image.shape)
-    return (np.clip(image, 0.0, 1.0) * 255.0).round().astype("uint8")
+    """One image: the scan nine times, about the centres of a grid of three by three."""
+    image = np.full((_SIZE, _SIZE), 0.5)
+    centres = (np.arange(3) + 0.5) * _SIZE / 3.0
+    for row in centres:
+        for column in centres:
+            ink = 0.25 * rng.random()
+            if rng.random() < 0.5:
+                ink = 1.0 - ink
+            shift = rng.uniform(-3.0, 3.0, size=2)
+            coverage = _coverage(scan, rng, row + shift[0], column + shift[1])
+            image += coverage * (ink - image)
+    colored = image[:, :, None] + rng.normal(0.0, 0.04, (_SIZE, _SIZE, 3))
+    return (np.clip(colored, 0.0, 1.0) * 255.0).round().astype("uint8")
 
 
 def _coverage(scan, rng, row, column):
-    """How much ink each pixel takes, (size, size, 1) in [0, 1]."""
-    angle = rng.uniform(-0.25, 0.25)
-    scale = len(scan) / rng.uniform(10.0, 15.0)
+    """How much ink each pixel takes, (size, size) in [0, 1]."""
+    angle = rng.uniform(-0.5, 0.5)
+    scale = len(scan) / rng.uniform(8.0, 12.0)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     centre = len(scan) / 2.0
     # PIL wants, for each pixel of the result, where it comes from.
@@ -92,4 +93,4 @@ def _coverage(scan, rng, row, column):
     placed = Image.fromarray(scan).transform(
         (_SIZE, _SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
     )
-    return np.asarray(placed, dtype="float64")[:, :, None] / 255.0
+    return np.asarray(placed, dtype="float64") / 255.0

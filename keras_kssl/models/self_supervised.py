@@ -51,11 +51,17 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         seed=None,
         name=None,
     ):
-        # Images stay as they are: half precision starts inside the encoder.
-        super().__init__(name=name, autocast=False)
+        # Half precision starts inside the layers: under a policy of its own the model
+        # would see images and the parameters that it averages rounded.
+        super().__init__(name=name, dtype="float32", autocast=False)
         caller = type(self).__name__
         if average_decay is not None:
             check_number(caller, "average_decay", average_decay, 0.0, 1.0)
+        # In half precision small gradients underflow unless the loss is scaled.
+        self._scales_loss = "float16" in (
+            encoder.compute_dtype,
+            projector.compute_dtype,
+        )
         self.encoder = encoder
         self.projector = projector
         self.objective = objective
@@ -116,6 +122,19 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         outputs = self.embed(self.views(images), training=True)
         self.steps.assign(self.steps + 1)
         return outputs
+
+    def compile(self, optimizer="rmsprop", *args, auto_scale_loss=True, **options):
+        """`keras.Model.compile`; scales the loss for half-precision layers."""
+        optimizer = keras.optimizers.get(optimizer)
+        scaled = keras.optimizers.LossScaleOptimizer
+        if auto_scale_loss and self._scales_loss and not isinstance(optimizer, scaled):
+            optimizer = scaled(optimizer, name="loss_scale_optimizer")
+        super().compile(optimizer, *args, **options)
+
+    def compile_from_config(self, config):
+        # Keras leaves this to models with a `compile` of their own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, *args, steps_per_epoch=None, **options):
         """`keras.Model.fit`, which takes the length of an epoch from `data.load`."""
@@ -190,7 +209,8 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         """
         pending = ops.cast(self.steps > self.averaged_steps, "float32")
         self.update_averages(ops.cast(self.averaged_steps, "float32"), pending)
-        self.averaged_steps.assign(self.steps)
+        # A sum, because two variables must not share one buffer: JAX gives it away.
+        self.averaged_steps.assign(self.steps + 0)
 
     def update_averages(self, step, pending):
         """Moves each average for update number `step`, by nothing if `pending` is 0."""
@@ -210,7 +230,7 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
             for variable, average in zip(
                 encoder.trainable_variables, self.averages, strict=True
             ):
-                variable.assign(average)
+                variable.assign(ops.convert_to_numpy(average))
         return encoder
 
     def save_own_variables(self, store):

@@ -157,7 +157,9 @@ class HSIC(SavesSeedState, Objective):
             seed=self.seed_generator,
         )
         rows = rows + num_images * ops.arange(num_views)[None, :, None]
-        first, second = (ops.take(z, ops.reshape(r, (-1,)), axis=0) for r in rows)
+        first, second = (
+            ops.take(z, ops.reshape(rows[side], (-1,)), axis=0) for side in (0, 1)
+        )
         return squared_distances_of(first, second)
 
     def _ascend(self, gradient):

@@ -10,7 +10,8 @@ from keras_kssl.objectives.objective import Objective
 from keras_kssl.statistics import alignment, mmd_to_uniform, unit_rows
 
 
-@keras.saving.register_keras_serializable(package="keras_kssl")
+# The model of the same name is registered as keras_kssl>SFRIK.
+@keras.saving.register_keras_serializable(package="keras_kssl", name="SFRIKObjective")
 class SFRIK(Objective):
     """SFRIK: views of an image together, all images uniform on the sphere.
 
