@@ -57,7 +57,7 @@ def main(arguments=None):
     else:
         model = kssl.models.SFRIK(
             encoder,
-            objective=kssl.objectives.SFRIK(0.5, weight_per_pair=True),
+            objective=kssl.objectives.SFRIK(4.0, weight_per_pair=True),
             projector=kssl.models.MLPHead((512, 512), 512),
             augment=views,
             seed=options.seed,

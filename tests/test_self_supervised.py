@@ -346,7 +346,9 @@ def test_one_training_step_is_the_same_on_tensorflow_and_jax(both_backends, kind
     loss, weights = run_one_step(kind, arrays)
     assert loss == pytest.approx(float(results[f"{kind}/loss"]), rel=1e-5)
     for i, weight in enumerate(weights):
-        scale = max(np.abs(weight).max(), 1e-3)
+        # Biases before batch normalisation have a gradient of 0, and start at 0:
+        # rounding alone moves them.
+        scale = max(np.abs(weight).max(), 0.2)
         np.testing.assert_allclose(
             weight, results[f"{kind}/{i}"], rtol=0, atol=2e-5 * scale
         )
