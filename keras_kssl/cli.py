@@ -40,10 +40,10 @@ class Quickstart:
         out = self.out or pathlib.Path("runs") / f"quickstart_{self.method}"
         recipe = recipes.quickstart(self.method, seed=self.seed)
         _pretrain(recipe, out, self.overwrite)
+        print("\nNext, on images of your own (kssl pretrain --help lists the options):")
         print(
-            f"\nNext: kssl pretrain --method {self.method} --data npz:IMAGES.npz --out"
+            f"  kssl pretrain --method {self.method} --data npz:FILE.npz --out runs/a"
         )
-        print("runs/mine, on images of your own; kssl pretrain --help lists the rest.")
 
 
 @dataclasses.dataclass(frozen=True)

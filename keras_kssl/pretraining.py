@@ -367,10 +367,10 @@ def describe_summary(summary, out):
         for name, scores in accuracies.items():
             lines.append(f"{name.replace('_', ' '):>10}: {describe_scores(scores)}")
     pictures_folder = out / "pictures"
-    lines += ["", f"Pictures:   {pictures_folder}/"]
+    lines += ["", f"Pictures:    {pictures_folder}/"]
     for name, path in summary["files"].items():
-        lines.append(f"{name.replace('_', ' ').capitalize() + ':':<12}{path}")
-    lines.append(f"Summary:    {out / 'summary.json'}")
+        lines.append(f"{name.replace('_', ' ').capitalize() + ':':<13}{path}")
+    lines.append(f"Summary:     {out / 'summary.json'}")
     return lines
 
 
