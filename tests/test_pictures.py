@@ -82,4 +82,7 @@ def test_maps_show_the_first_thousand_images_and_no_legend_for_many_classes(
 @pytest.mark.parametrize("count", [4, 7])
 def test_maps_of_a_handful_of_images_are_drawn(tmp_path, count):
     features = np.random.default_rng(0).normal(size=(count, 60)).astype("float32")
-    pictures.draw_maps({"few": features}, np.arange(count), tmp_path / "maps.png")
+    path = pictures.draw_maps(
+        {"few": features}, np.arange(count), tmp_path / "maps.png"
+    )
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,7 +1,6 @@
 """Residual networks (ResNets) as image encoders, equal to torchvision's backbones."""
 
 import keras
-import numpy as np
 from keras import layers
 
 from keras_kssl._checks import (
@@ -10,6 +9,7 @@ from keras_kssl._checks import (
     check_number,
     check_that,
 )
+from keras_kssl._seeds import derived_seed
 from keras_kssl.models.layers import Normalize, batch_norm
 
 # Depth -> (blocks per stage, whether the blocks are bottlenecks).
@@ -260,10 +260,7 @@ class _Builder:
         )(x)
 
     def he_normal(self):
-        seed = None
-        if self.seed is not None:
-            sequence = np.random.SeedSequence([self.seed, self.kernel_count])
-            seed = int(sequence.generate_state(1)[0] >> 1)
+        seed = derived_seed(self.seed, self.kernel_count)
         self.kernel_count += 1
         return keras.initializers.VarianceScaling(
             2.0, mode="fan_out", distribution="untruncated_normal", seed=seed

@@ -220,9 +220,9 @@ class HSIC(SavesSeedState, Objective):
 def gram_is_cheaper(n, dim, num_features):
     """Whether the exact Gram form costs less than two draws of random features.
 
-    Counts multiply-adds of the forward and the backward pass. An element of the Gram
-    matrix costs about as much as 100 of them beside its inner product, and a cosine
-    as much as 60.
+    Counts multiply-adds of the forward and the backward pass. The share of elementwise
+    work, 100 of them for an element of the Gram matrix and 60 for a cosine, is an
+    estimate that no timing stands behind yet.
     """
     gram = n * n * (2 * dim + 100)
     random_features = n * num_features * (4 * dim + 3 * num_features + 120)
