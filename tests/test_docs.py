@@ -8,6 +8,7 @@ import re
 import shlex
 
 import keras
+import numpy as np
 import pytest
 
 import keras_kssl
@@ -18,7 +19,7 @@ MODULES = [
     info.name for info in pkgutil.walk_packages(keras_kssl.__path__, "keras_kssl.")
 ]
 # Modules with examples that call TensorFlow itself.
-NEED_TENSORFLOW = ("keras_kssl.export",)
+NEED_TENSORFLOW = ("keras_kssl.export.reusable",)
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -97,9 +98,30 @@ def test_command_lines_of_the_readme_can_be_typed(monkeypatch):
         assert_parses(words, monkeypatch)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_of_the_readme_runs(code):
-    compiled = compile(code, "README.md", "exec")
-    # Blocks without imports are excerpts about files that a reader has.
-    if "import keras_kssl" in code:
-        exec(compiled, {"__name__": "readme"})
+def python_block(mark):
+    (code,) = [code for code in blocks("python") if mark in code]
+    return compile(code, "README.md", "exec")
+
+
+@pytest.mark.skipif(not README.is_file(), reason="there is no README here")
+def test_training_of_the_readme_prints_the_shape_of_features(capsys):
+    exec(python_block("model.fit"), {"__name__": "readme"})
+    assert capsys.readouterr().out.splitlines()[-1] == "(64, 128)"
+
+
+@pytest.mark.skipif(not README.is_file(), reason="there is no README here")
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow reads SavedModels"
+)
+def test_loading_in_the_readme_finds_the_features_of_the_encoder(tmp_path, monkeypatch):
+    import tensorflow
+
+    encoder = keras_kssl.models.ResNet(depth=10, width=0.125, stem="cifar", seed=0)
+    keras_kssl.export.keras_file(encoder, tmp_path / "runs" / "a" / "encoder.keras")
+    keras_kssl.export.saved_model(encoder, tmp_path / "runs" / "a" / "saved_model")
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).random((2, 16, 16, 3), dtype="float32")
+    names = {"keras": keras, "tensorflow": tensorflow, "images": images}
+    exec(python_block("saved_model.load"), names)
+    for loaded in (names["features"], names["encoder"](images)):
+        np.testing.assert_allclose(loaded, encoder(images), rtol=1e-4, atol=1e-5)

@@ -429,15 +429,37 @@ def test_feature_maps_are_averaged_over_space():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
-def test_keras_application_trains_as_encoder():
-    encoder = keras.applications.MobileNetV3Small(
+def mobilenet():
+    return keras.applications.MobileNetV3Small(
         weights=None, include_top=False, input_shape=(32, 32, 3)
     )
-    model = make_model("sfrik", encoder, compiled={"run_eagerly": BACKEND != "jax"})
-    before = arrays_of(encoder.trainable_variables[:1])[0]
+
+
+def keras_cv_backbone():
+    keras_cv = pytest.importorskip("keras_cv", exc_type=ImportError)
+    return keras_cv.models.ResNetBackbone(
+        stackwise_filters=[8, 16],
+        stackwise_blocks=[1, 1],
+        stackwise_strides=[1, 2],
+        include_rescaling=False,
+        input_shape=(32, 32, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    "make_backbone",
+    [mobilenet, pytest.param(keras_cv_backbone, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("method", ["ssl_hsic", "sfrik"])
+def test_backbones_of_other_libraries_train_as_encoders(make_backbone, method):
+    encoder = make_backbone()
+    model = make_model(method, encoder, compiled={"run_eagerly": BACKEND != "jax"})
+    before = arrays_of(encoder.trainable_variables)
     logs = model.train_on_batch(views_of_batch(4, size=32), return_dict=True)
     assert np.isfinite(logs["loss"])
-    assert np.abs(arrays_of(encoder.trainable_variables[:1])[0] - before).max() > 0
+    after = arrays_of(encoder.trainable_variables)
+    moved = [np.abs(a - b).max() > 0 for a, b in zip(after, before, strict=True)]
+    assert all(moved)
 
 
 @keras.saving.register_keras_serializable(package="tests")

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "keras_kssl"
 # stands behind it in EXTRA.
 LAYERS = (
     ("_checks", "_seeds", "replicas"),
+    ("_files",),
     ("kernels",),
     ("statistics", "augment.image_ops"),
     ("objectives", "optimizers", "augment"),
