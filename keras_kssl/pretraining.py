@@ -25,7 +25,7 @@ from keras_kssl import (
 )
 from keras_kssl._checks import check_that
 from keras_kssl._seeds import derived_seed
-from keras_kssl.data.sources import unit_images
+from keras_kssl.data.arrays import unit_images
 
 _AUTO_CIFAR_STEM_BELOW = 64
 # Neighbours whose vote is reported as the kNN accuracy of a run.

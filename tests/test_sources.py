@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keras_kssl.data import ArraySource, open_source
-from keras_kssl.data.sources import unit_images
+from keras_kssl.data.arrays import unit_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 31, 45, 3)).astype("uint8")
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
@@ -31,10 +31,11 @@ def write_encoded(path, files, **others):
 
 def test_source_gives_examples_by_position():
     source = ArraySource(IMAGES, LABELS, class_names=["a", "b", "c", "d"])
-    images, labels = source.batch(np.array([5, 0]))
+    images, indices = source.read(np.array([5, 0]))
     np.testing.assert_array_equal(images, IMAGES[[5, 0]])
-    assert labels.tolist() == [2, 0]
-    assert labels.dtype == np.int32
+    assert indices.tolist() == [5, 0]
+    assert source.labels[indices].tolist() == [2, 0]
+    assert source.labels.dtype == np.int32
     assert (len(source), source.image_shape, source.num_classes) == (7, (31, 45, 3), 4)
     assert len(source.take(3)) == 3
     assert source.take(3).num_classes == 4
@@ -48,7 +49,7 @@ def test_uint8_images_are_not_copied():
 def test_without_labels_there_are_no_classes():
     source = ArraySource(IMAGES)
     assert source.num_classes is None
-    assert source.batch([0])[1] is None
+    assert source.labels is None
 
 
 def test_unknown_labels_do_not_count_as_a_class():
@@ -230,7 +231,7 @@ def test_a_damaged_archive_is_a_clear_error(tmp_path, damage):
         ("nzp:a.npz", "Did you mean 'npz:FILE.npz'"),
         ("photos/a.npz", "Did you mean 'npz:photos/a.npz'"),
         ("built-in:shapes", "Did you mean 'builtin:NAME"),
-        ("folder:photos", r"known kinds, npz:FILE\.npz or builtin:NAME\[:SPLIT\]"),
+        ("photos:a", r"known kinds, folder:DIR or files:LIST or npz:FILE\.npz or "),
         ("npz:", "known kinds"),
         ("", "known kinds"),
     ],

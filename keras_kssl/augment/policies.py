@@ -39,6 +39,7 @@ from keras_kssl.augment.views import (
     NUMBERS,
     View,
     apply_view,
+    change_view,
     draw_view,
     in_use,
     to_float,
@@ -86,16 +87,30 @@ class Policy:
         """Draws and applies.
 
         Args:
-            images: (B, H, W, C), uint8 in 0 ... 255 or floats in [0, 1].
+            images: (B, H, W, C), uint8 in 0 ... 255 or floats in [0, 1]; or a list or
+                tuple of such arrays, one for each view, which are cut and resized
+                already, as `data.load` does with images of many sizes.
             seed: `keras.random.SeedGenerator`, which advances, or an integer.
 
         Returns:
             List of float32 arrays (B, size, size, C) with values in [0, 1].
         """
-        images = to_float(images)
-        _, height, width, channels = images.shape
-        batch_size = ops.shape(images)[0]
-        return self.apply(images, self.draw(batch_size, height, width, channels, seed))
+        are_cut = isinstance(images, list | tuple)
+        if are_cut:
+            rule = f"one array for each of {self.num_views} views"
+            check_that(len(images) == self.num_views, "Policy", "images", rule, images)
+            images = [to_float(view) for view in images]
+        else:
+            images = to_float(images)
+        first = images[0] if are_cut else images
+        batch_size = ops.shape(first)[0]
+        parameters = self.draw(batch_size, *first.shape[1:], seed)
+        if not are_cut:
+            return self.apply(images, parameters)
+        return [
+            change_view(view, cut, drawn)
+            for view, cut, drawn in zip(self.views, images, parameters, strict=True)
+        ]
 
     def draw(self, batch_size, height, width, channels, seed):
         """Draws the parameters of all views of a batch.

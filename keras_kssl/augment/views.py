@@ -16,16 +16,13 @@ from keras_kssl._checks import (
     message,
 )
 from keras_kssl.augment import image_ops
+from keras_kssl.augment.boxes import BOX_NUMBERS, by_use, draw_boxes
 
 NEEDS_RGB = ("saturation", "hue", "grayscale")
 JITTER = ("brightness", "contrast", "saturation", "hue")
-_TRIES = 10
 # Uniform numbers that one view of one image takes, by use.
 NUMBERS = {
-    "area": _TRIES,
-    "aspect": _TRIES,
-    "top": 1,
-    "left": 1,
+    **BOX_NUMBERS,
     "flip": 1,
     "jitter": 1,
     "order": 4,
@@ -119,15 +116,10 @@ class View:
 
 def draw_view(view, numbers, height, width, channels):
     """Turns uniform numbers in [0, 1), (B, 33), into the parameters of one view."""
-    ends = [sum(list(NUMBERS.values())[: i + 1]) for i in range(len(NUMBERS))]
-    drawn = dict(zip(NUMBERS, ops.split(numbers, ends[:-1], axis=1), strict=True))
-    drawn = {
-        name: column[:, 0] if column.shape[1] == 1 else column
-        for name, column in drawn.items()
-    }
+    drawn = by_use(NUMBERS, numbers)
     parameters = {}
     if view.center_fraction is None:
-        parameters["boxes"] = draw_boxes(view, drawn, height, width)
+        parameters["boxes"] = draw_boxes(view, drawn, height, width, ops)
     for name in ("flip", "grayscale", "solarize"):
         if in_use(view, name, channels):
             parameters[name] = drawn[name] < getattr(view, name)
@@ -147,82 +139,34 @@ def draw_view(view, numbers, height, width, channels):
     return parameters
 
 
-def draw_boxes(view, drawn, height, width):
-    """Random boxes (B, 4): area and log aspect uniform, place uniform, whole pixels.
-
-    In the style "torchvision" ten candidates are drawn at once and the first that fits
-    is taken, which has the law of trying one after another.
-    """
-    low, high = view.crop_scale
-    area = height * width * (low + (high - low) * drawn["area"])
-    low, high = (math.log(ratio) for ratio in view.crop_ratio)
-    ratio = ops.exp(low + (high - low) * drawn["aspect"])
-    widths, heights = (
-        ops.round(ops.sqrt(area * ratio)),
-        ops.round(ops.sqrt(area / ratio)),
-    )
-    if view.style == "byol":
-        box_height = ops.clip(heights[:, 0], 1.0, height)
-        box_width = ops.clip(widths[:, 0], 1.0, width)
-    else:
-        fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
-        first = fits & (ops.cumsum(ops.cast(fits, "int32"), axis=1) == 1)
-        any_fits = ops.any(fits, axis=1)
-        fallback_height, fallback_width = _central_box(view, height, width)
-        box_height, box_width = (
-            ops.where(any_fits, ops.sum(ops.where(first, sides, 0.0), axis=1), fallback)
-            for sides, fallback in (
-                (heights, fallback_height),
-                (widths, fallback_width),
-            )
-        )
-    # The product may round up to the number of places: minimum keeps the box inside.
-    top, left = (
-        ops.minimum(ops.floor(place * (places + 1.0)), places)
-        for place, places in (
-            (drawn["top"], height - box_height),
-            (drawn["left"], width - box_width),
-        )
-    )
-    if view.style == "torchvision":
-        top = ops.where(any_fits, top, (height - fallback_height) // 2)
-        left = ops.where(any_fits, left, (width - fallback_width) // 2)
-    return ops.stack([top, left, box_height, box_width], axis=1)
-
-
-def _central_box(view, height, width):
-    """Largest box of an allowed aspect, as torchvision falls back on it."""
-    low, high = view.crop_ratio
-    if width / height < low:
-        return round(width / low), width
-    if width / height > high:
-        return height, round(height * high)
-    return height, width
-
-
 def apply_view(view, images, parameters):
-    """Makes one view of float images; what `parameters` lack is left out.
+    """Makes one view of float images; what `parameters` lack is left out."""
+    return change_view(view, cut_view(view, images, parameters), parameters)
 
-    Without `boxes` images must already be crops of the view's size, as a pipeline
-    makes them that crops while decoding.
-    """
+
+def cut_view(view, images, parameters):
+    """The part of each image that a view shows, resized: (B, size, size, C)."""
     resizing = {"interpolation": view.interpolation, "antialias": view.antialias}
     if view.center_fraction is not None:
-        images = image_ops.center_crop(
+        return image_ops.center_crop(
             images, view.size, view.center_fraction, **resizing
         )
-    elif "boxes" in parameters:
-        images = image_ops.crop_and_resize(
+    if "boxes" in parameters:
+        return image_ops.crop_and_resize(
             images, parameters["boxes"], view.size, **resizing
         )
-    else:
-        check_that(
-            tuple(images.shape[1:3]) == (view.size, view.size),
-            "apply_view",
-            "images",
-            f"{view.size} x {view.size} pixels where there are no `boxes`",
-            tuple(images.shape),
-        )
+    return images
+
+
+def change_view(view, images, parameters):
+    """What a view does to images that are cut to its size already."""
+    check_that(
+        tuple(images.shape[1:3]) == (view.size, view.size),
+        "Policy",
+        "images",
+        f"{view.size} x {view.size} pixels where they are not to be cut",
+        tuple(images.shape),
+    )
     images = image_ops.clip(images)
     if "flip" in parameters:
         images = image_ops.choose(parameters["flip"], image_ops.flip(images), images)

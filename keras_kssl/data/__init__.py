@@ -1,6 +1,17 @@
 """Images to train on and to evaluate with: sources, and batches in a seeded order."""
 
+from keras_kssl.data.arrays import ArraySource
+from keras_kssl.data.encoded import EncodedSource, TooManyBroken
+from keras_kssl.data.files import FileSource
 from keras_kssl.data.pipeline import Batches, load
-from keras_kssl.data.sources import ArraySource, open_source
+from keras_kssl.data.sources import open_source
 
-__all__ = ["ArraySource", "Batches", "load", "open_source"]
+__all__ = [
+    "ArraySource",
+    "Batches",
+    "EncodedSource",
+    "FileSource",
+    "TooManyBroken",
+    "load",
+    "open_source",
+]

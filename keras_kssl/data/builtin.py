@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from keras_kssl._checks import check_choice
-from keras_kssl.data.sources import ArraySource
+from keras_kssl.data.arrays import ArraySource
 
 BUILTIN_NAMES = ("digits",)
 _SPLITS = ("train", "test")

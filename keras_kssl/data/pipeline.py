@@ -1,22 +1,43 @@
 """Batches to train on, in an order that is a function of the seed and the step."""
 
+import contextlib
+import queue
+import threading
+import time
+
 import keras
 import numpy as np
 
 from keras_kssl._checks import check_integer
+from keras_kssl.data import cutting
+from keras_kssl.data.encoded import MAX_BROKEN
 from keras_kssl.data.sources import open_source
 
+# Batches that wait, ready, for the training step.
+_AHEAD = 2
 
-def load(source, batch_size, seed=0, limit=None, start_step=0):
+
+def load(
+    source,
+    batch_size,
+    seed=0,
+    limit=None,
+    start_step=0,
+    policy=None,
+    max_broken=MAX_BROKEN,
+):
     """Opens a source and serves it in full batches for training.
 
     Args:
-        source: anything `open_source` takes, such as `"npz:FILE.npz"`.
+        source: anything `open_source` takes, such as `"folder:photos"`.
         batch_size: images per batch, at least 2 and at most as many as there are.
-        seed: integer of at least 0: the order of the images. Default 0.
+        seed: integer of at least 0: the order of the images, and what is cut out of
+            images of many sizes. Default 0.
         limit: takes the first `limit` images alone; `None` (default) takes all.
         start_step: step whose batch comes first, for training that goes on after
             `start_step` steps. Default 0.
+        policy: see `Batches`.
+        max_broken: as in `open_source`.
 
     Returns:
         `Batches`.
@@ -28,8 +49,8 @@ def load(source, batch_size, seed=0, limit=None, start_step=0):
     >>> batches.steps_per_epoch
     2
     """
-    source = open_source(source, limit)
-    return Batches(source, batch_size, seed=seed, start_step=start_step)
+    source = open_source(source, limit, max_broken)
+    return Batches(source, batch_size, seed, start_step, policy)
 
 
 class Batches(keras.utils.PyDataset):
@@ -40,30 +61,40 @@ class Batches(keras.utils.PyDataset):
     (seed, e), floor(n / batch_size) batches of it; the images left over, others in
     each epoch, sit that epoch out.
 
-    Keras restarts a data set of finite length every epoch and shuffles its batches by
-    Python's global random state, so this one is endless, and `fit` has to be told the
-    length of an epoch::
+    Images of one size come as they are, and the model makes views of them. Images of
+    many sizes come as views: cut out and resized here, by all cores, while the step
+    before is computed; everything else that augmentation does is left to the model.
+
+    `SelfSupervisedModel.fit` takes batches as they are and knows the length of an
+    epoch. Other Keras models have to be told::
 
         model.fit(batches, steps_per_epoch=batches.steps_per_epoch, shuffle=False)
 
-    With `shuffle=True`, its default, `fit` gives the same batches and a warning that
-    shuffling is left to the data set. One call of `fit` takes consecutive batches from
-    `start_step` on; its `initial_epoch` only counts.
+    One call of `fit` takes consecutive batches from `start_step` on; its
+    `initial_epoch` only counts.
 
     A batch is a tuple (images,) or (images, labels): images (batch_size, H, W, C) in
-    the dtype of the source, uint8 in 0 ... 255 or float32 in [0, 1], labels int32.
+    the dtype of the source, uint8 in 0 ... 255 or float32 in [0, 1], or a tuple of such
+    arrays, one for each view; labels int32.
 
     Args:
         source: a source such as `ArraySource`.
         batch_size, seed, start_step: as in `load`.
+        policy: `augment.Policy` that says how views are cut out of images of many
+            sizes; `fit` of a model with `augment` gives its own.
+
+    Attributes:
+        seconds_waited: time for which `fit` has waited for batches, in seconds.
     """
 
-    def __init__(self, source, batch_size, seed=0, start_step=0):
+    def __init__(self, source, batch_size, seed=0, start_step=0, policy=None):
         super().__init__()
         self.source = source
         self.batch_size = check_integer("Batches", "batch_size", batch_size)
         self.seed = check_integer("Batches", "seed", seed, minimum=0)
         self.start_step = check_integer("Batches", "start_step", start_step, minimum=0)
+        self.policy = policy
+        self.seconds_waited = 0.0
         if self.batch_size < 2:
             raise ValueError(
                 "Batches: `batch_size` must be at least 2: the objectives compare "
@@ -75,6 +106,7 @@ class Batches(keras.utils.PyDataset):
                 f"{len(source)}. Received: batch_size={batch_size}."
             )
         self._order = (None, None)
+        self._failure = None
 
     @property
     def steps_per_epoch(self):
@@ -91,11 +123,110 @@ class Batches(keras.utils.PyDataset):
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
         indices = self._epoch_order(epoch)[start : start + self.batch_size]
-        images, labels = self.source.batch(indices)
-        return (images,) if labels is None else (images, labels.astype(np.int32))
+        if self.source.image_shape[0] is None:
+            images, indices = self._views(step, indices)
+        else:
+            images, indices = self.source.read(indices)
+        labels = self.source.labels
+        return (images,) if labels is None else (images, labels[indices])
 
     def __getitem__(self, index):
         return self.at(self.start_step + index)
+
+    def feed(self, policy):
+        """What Keras takes for `fit`: a tf.data pipeline, on JAX a generator.
+
+        A thread makes batches while the model works on those before.
+
+        Args:
+            policy: the policy of the model.
+        """
+        self.policy = self.policy or policy
+        self._failure = None
+        if keras.backend.backend() != "tensorflow":
+            return self._stream()
+        import tensorflow as tf
+
+        signature = keras.tree.map_structure(
+            lambda array: tf.TensorSpec(array.shape, array.dtype), self._like_a_batch()
+        )
+        return tf.data.Dataset.from_generator(self._stream, output_signature=signature)
+
+    def raise_failure(self):
+        """Raises again what went wrong in the thread that makes batches.
+
+        TensorFlow makes an error of its own of it, with a page of text.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    def _stream(self):
+        """Batches from `start_step` on, made ahead by a thread."""
+        ready = queue.Queue(maxsize=_AHEAD)
+        stopped = threading.Event()
+
+        def put(item):
+            while not stopped.is_set():
+                with contextlib.suppress(queue.Full):
+                    ready.put(item, timeout=0.1)
+                    return
+
+        def produce():
+            step = self.start_step
+            try:
+                while not stopped.is_set():
+                    put(self.at(step))
+                    step += 1
+            except Exception as error:
+                self._failure = error
+                put(error)
+
+        thread = threading.Thread(target=produce, name="kssl_batches", daemon=True)
+        thread.start()
+        try:
+            while True:
+                began = time.perf_counter()
+                item = ready.get()
+                self.seconds_waited += time.perf_counter() - began
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            stopped.set()
+
+    def _views(self, step, indices):
+        self._check_policy()
+        shape = (len(indices), self.policy.num_views, cutting.NUMBERS_PER_VIEW)
+        bits = _bits((self.seed, step, 1)).random_raw(np.prod(shape))
+        # The upper 53 bits, as many as a double holds.
+        numbers = (bits >> np.uint64(11)).reshape(shape) * 2.0**-53
+        views, shown = self.source.views(indices, self.policy.views, numbers)
+        return tuple(views), shown
+
+    def _check_policy(self):
+        if self.policy is None:
+            raise ValueError(
+                f"Batches: `policy` must be given for {self.source.name}, whose images "
+                "have many sizes. Received: policy=None. Give the model `augment`, or "
+                "data.load a `policy` such as augment.byol(size=224)."
+            )
+
+    def _like_a_batch(self):
+        """Arrays of the shapes and types of a batch."""
+        height, width, channels = self.source.image_shape
+
+        def like(height, width):
+            shape = (self.batch_size, height, width, channels)
+            return np.broadcast_to(np.zeros((), self.source.dtype), shape)
+
+        if height is None:
+            self._check_policy()
+            images = tuple(like(view.size, view.size) for view in self.policy.views)
+        else:
+            images = like(height, width)
+        if self.source.labels is None:
+            return (images,)
+        return images, np.zeros(self.batch_size, np.int32)
 
     def _epoch_order(self, epoch):
         # One assignment of a pair, so that threads never see half of it.
@@ -112,5 +243,8 @@ def _permutation(count, seed, epoch):
     NumPy promises that a bit generator's stream never changes; it does not promise
     that of `Generator.permutation`.
     """
-    bits = np.random.Philox(np.random.SeedSequence((seed, epoch)))
-    return np.argsort(bits.random_raw(count), kind="stable")
+    return np.argsort(_bits((seed, epoch)).random_raw(count), kind="stable")
+
+
+def _bits(key):
+    return np.random.Philox(np.random.SeedSequence(key))

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 
 from keras_kssl._checks import check_integer, check_rank, check_that
-from keras_kssl.data.sources import open_source, unit_images
+from keras_kssl.data.arrays import unit_images
+from keras_kssl.data.sources import open_source
 
 
-def extract_features(encoder, data, batch_size=256):
+def extract_features(encoder, data, batch_size=256, size=None):
     """Features of every image of a data set, once each and in order.
 
     The encoder sees float32 images in [0, 1] in batches of one size, in inference mode;
@@ -16,8 +17,11 @@ def extract_features(encoder, data, batch_size=256):
     Args:
         encoder: Keras model or layer, or a function, from images (b, H, W, C) to
             vectors (b, d) or feature maps (b, h, w, d), which are averaged over space.
-        data: anything `data.open_source` takes.
+        data: anything `data.open_source` takes. Images of many sizes are resized and
+            their centres cut out; those that cannot be read are left out.
         batch_size: images per call, at least 1. Default 256.
+        size: side in pixels to which images of many sizes are brought; default: what
+            the encoder was built for.
 
     Returns:
         features, float32 (n, d), and labels, int32 (n,), or `None` without labels.
@@ -31,34 +35,68 @@ def extract_features(encoder, data, batch_size=256):
     ([0.0, 1.0, 0.20000000298023224], None)
     """
     check_integer("extract_features", "batch_size", batch_size, minimum=1)
+    source = at_one_size("extract_features", encoder, data, size)
+    count = len(source)
+    features, was_read = None, np.zeros(count, bool)
+    for indices, rows in feature_batches(encoder, source, batch_size):
+        if features is None:
+            features = np.empty((count, rows.shape[1]), np.float32)
+        features[indices] = rows
+        was_read[indices] = True
+    if features is None:
+        raise ValueError(
+            f"extract_features: `data` must hold images that can be read. Received: "
+            f"{source!r}, of which none can."
+        )
+    labels = source.labels
+    if not was_read.all():
+        features = features[was_read]
+        labels = None if labels is None else labels[was_read]
+    return features, labels
+
+
+def at_one_size(caller, encoder, data, size=None):
+    """A source of images of one size, as an encoder takes them."""
     check_that(
         callable(encoder),
-        "extract_features",
+        caller,
         "encoder",
         "a Keras model or a function of images",
         encoder,
     )
     source = open_source(data)
+    if source.image_shape[0] is not None:
+        return source
+    if size is None:
+        shape = getattr(encoder, "input_shape", None)
+        size = shape[1] if shape is not None and len(shape) == 4 else None
+        if size is None:
+            raise ValueError(
+                f"{caller}: `size` must be given for images of many sizes and an "
+                f"encoder that takes any. Received: size=None for {source!r}. Take the "
+                "size of the views that it was trained on."
+            )
+    return source.at_size(size)
+
+
+def feature_batches(encoder, source, batch_size, start=0):
+    """Features of a source's images from position `start` on, batch by batch.
+
+    Yields:
+        Positions (b,) of the images that can be read, and their features (b, d).
+    """
     count = len(source)
     batch_size = min(batch_size, count)
-    features, labels = None, None
-    for start in range(0, count, batch_size):
-        indices = np.arange(start, min(start + batch_size, count))
-        images, batch_labels = source.batch(indices)
+    for first in range(start, count, batch_size):
+        images, indices = source.read(np.arange(first, min(first + batch_size, count)))
+        if len(indices) == 0:
+            continue
         images = unit_images(images)
         missing = batch_size - len(images)
         if missing:
             # A batch of another size would be compiled anew.
             images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        rows = _as_vectors(_infer(encoder, images))[: len(indices)]
-        if features is None:
-            features = np.empty((count, rows.shape[1]), np.float32)
-        features[indices] = rows
-        if batch_labels is not None:
-            if labels is None:
-                labels = np.empty(count, np.int32)
-            labels[indices] = batch_labels
-    return features, labels
+        yield indices, _as_vectors(_infer(encoder, images))[: len(indices)]
 
 
 def check_features(caller, argument, features):

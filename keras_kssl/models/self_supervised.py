@@ -17,8 +17,9 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
     """Trains an encoder without labels by an objective on several views per image.
 
     `fit` takes batches of images (B, H, W, C), uint8 or float in [0, 1], from which
-    `augment` makes the views inside the compiled step; or, without `augment`, tuples
-    of views. Labels, if there are any, train the online probe only. Called on images,
+    `augment` makes the views inside the compiled step; tuples of images that are cut
+    to the views already, as `data.load` gives them; or, without `augment`, tuples of
+    views. Labels, if there are any, train the online probe only. Called on images,
     and in `predict`, the model returns the encoder's features.
 
     Metrics: `loss`, the terms of the objective, `alignment`, `uniformity` and
@@ -137,11 +138,18 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, *args, steps_per_epoch=None, **options):
-        """`keras.Model.fit`, which takes the length of an epoch from `data.load`."""
-        if steps_per_epoch is None and hasattr(x, "steps_per_epoch"):
+        """`keras.Model.fit`, which also takes the batches of `data.load`."""
+        if not hasattr(x, "feed"):
+            return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **options)
+        if steps_per_epoch is None:
             steps_per_epoch = x.steps_per_epoch
-            options.setdefault("shuffle", False)
-        return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **options)
+        options.setdefault("shuffle", False)
+        options["steps_per_epoch"] = steps_per_epoch
+        try:
+            return super().fit(x.feed(self.augment), *args, **options)
+        except Exception:
+            x.raise_failure()
+            raise
 
     def features(self, images, training=False):
         """Encoder's features of images, or of the first view, as float32 vectors."""
