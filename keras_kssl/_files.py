@@ -1,12 +1,15 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, or that one process holds."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import shutil
 import tempfile
 
 from keras_kssl._checks import check_that, message
+
+_PARTIAL = ".partial"
 
 
 def local_path(caller, path):
@@ -69,3 +72,71 @@ def staged(caller, path, overwrite, is_replaceable):
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def write_whole(path, content):
+    """Writes a file so that readers, at any moment, find the old or the new content.
+
+    Args:
+        path: file to write or to replace, in a folder that is there.
+        content: text, bytes, or a function that writes to the open binary file.
+    """
+    path = pathlib.Path(path)
+    # A name of its own for each process: two writers must not share one file.
+    partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
+    try:
+        with open(partial, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            # Without this a machine that loses power may keep the name and lose the
+            # content.
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def remove_partial(folder):
+    """Deletes what `write_whole` left in a folder when its process was killed."""
+    for path in pathlib.Path(folder).glob(f"*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def sha256(path):
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def held_by_this_process(folder, caller):
+    """Holds a folder until the block ends or the process dies, however it dies.
+
+    Raises `BlockingIOError` where another process holds it. On systems without POSIX
+    locks nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path = pathlib.Path(folder) / ".lock"
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BlockingIOError(
+                f"{caller}: `out` must be a folder that no other process works in. "
+                f"Received: out={str(folder)!r}, held by process {file.read().strip()}."
+                " Wait for it to end, or take another folder."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        # The file stays: deleting it would let two others hold two files of one name.
+        yield

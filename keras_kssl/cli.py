@@ -5,13 +5,14 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import sys
 from typing import Annotated
 
 import tyro
 
 from keras_kssl import recipes
-from keras_kssl._checks import check_choice
+from keras_kssl._checks import check_choice, check_that
 
 _EXIT_WRONG_INPUT = 2
 _EXIT_FAILED = 1
@@ -41,22 +42,23 @@ class Quickstart:
         recipe = recipes.quickstart(self.method, seed=self.seed)
         _pretrain(recipe, out, self.overwrite)
         print("\nNext, on images of your own (kssl pretrain --help lists the options):")
-        print(
-            f"  kssl pretrain --method {self.method} --data npz:FILE.npz --out runs/a"
-        )
+        print(f"  kssl pretrain --method {self.method} --data folder:DIR --out runs/a")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrain:
     """Pretrain an encoder on images without labels.
 
-    Example: kssl pretrain --method sfrik --encoder resnet18 --data npz:photos.npz
-    --epochs 100 --out runs/a
+    Example: kssl pretrain --method sfrik --data folder:photos --out runs/a
     """
 
-    out: pathlib.Path
-    """Run folder; must be new or empty."""
     recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")]
+    out: pathlib.Path | None = None
+    """Run folder; must be new or empty. Default: a new one, runs/METHOD_DATA."""
+    resume: bool = False
+    """Go on with the run in the folder, from its last checkpoint."""
+    checkpoint_seconds: float = 300.0
+    """Time between two checkpoints."""
     recipe_file: pathlib.Path | None = None
     """A recipe.json, for example of another run; takes the place of all other options
     of the recipe."""
@@ -73,8 +75,20 @@ class Pretrain:
                     "and flags. Edit a copy of the file instead."
                 )
             recipe = recipes.Recipe.read(self.recipe_file)
-        _pretrain(recipe, self.out, self.overwrite)
-        print(f"\nNext: kssl evaluate {self.out} --train SOURCE --test SOURCE")
+        out = self.out
+        if out is None:
+            check_that(
+                not self.resume,
+                "pretrain",
+                "out",
+                "given with --resume",
+                None,
+                "Name the run's folder.",
+            )
+            out = _new_folder(recipe)
+        options = {"resume": self.resume, "checkpoint_seconds": self.checkpoint_seconds}
+        _pretrain(recipe, out, self.overwrite, **options)
+        print(f"\nNext: kssl evaluate {out} --train SOURCE --test SOURCE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +114,17 @@ class Evaluate:
     def run(self):
         protocols = _split("protocols", self.protocols, _PROTOCOLS)
         encoder = _load_encoder(self.run_folder)
-        from keras_kssl import data, evaluation, pretraining
+        from keras_kssl import data, evaluation
+        from keras_kssl.pretraining import judging
 
         train, test = (data.open_source(text) for text in (self.train, self.test))
         for name, source in (("train", train), ("test", test)):
-            pretraining.check_labelled("evaluate", name, source)
+            judging.check_labelled("evaluate", name, source)
         features = [evaluation.extract_features(encoder, s) for s in (train, test)]
-        scores = pretraining.score_features(
+        scores = judging.score_features(
             *features[0], *features[1], protocols, self.seed
         )
-        print(pretraining.describe_scores(scores))
+        print(judging.describe_scores(scores))
         if self.out is not None:
             settings = {"train": self.train, "test": self.test, "seed": self.seed}
             text = json.dumps({**settings, "accuracies": scores}, indent=2) + "\n"
@@ -187,21 +202,51 @@ def main(arguments=None):
         )
         _choose_backend()
         command.run()
-    except FloatingPointError as error:
+    except RunEnded as error:
         print(f"kssl: {error}", file=sys.stderr)
-        return _EXIT_FAILED
+        return error.code
+    except KeyboardInterrupt:
+        print("kssl: interrupted", file=sys.stderr)
+        return 130
     except (ValueError, TypeError, OSError) as error:
         print(f"kssl: {error}", file=sys.stderr)
         return _EXIT_WRONG_INPUT
     return 0
 
 
-def _pretrain(recipe, out, overwrite):
+class RunEnded(Exception):
+    """A run that ended before its time, and the exit code that says so."""
+
+    def __init__(self, error, code):
+        super().__init__(str(error))
+        self.code = code
+
+
+def _new_folder(recipe):
+    """A run folder that is not there yet, named after the method and the data."""
+    kind, _, rest = recipe.data.partition(":")
+    name = rest if kind == "builtin" else pathlib.PurePath(rest).stem
+    name = re.sub(r"[^\w-]+", "_", name) or kind
+    base = pathlib.Path("runs") / f"{recipe.method}_{name}"
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}_{number}")
+    return folder
+
+
+def _pretrain(recipe, out, overwrite, **options):
     from keras_kssl import pretraining
 
-    run = pretraining.Run(recipe, out, overwrite=overwrite)
+    run = pretraining.Run(recipe, out, overwrite, **options)
     try:
         summary = run.execute()
+    except pretraining.RunInterrupted as error:
+        run.log(f"kssl: {error}")
+        raise RunEnded(error, 128 + error.signal) from error
+    except pretraining.RunFailed as error:
+        run.log(f"kssl: {error}")
+        raise RunEnded(error, _EXIT_FAILED) from error
     except (ValueError, TypeError, OSError) as error:
         # What goes wrong from here on is no wrong input: it deserves its traceback.
         raise RuntimeError(f"The run in {out} failed: {error}") from error

@@ -40,6 +40,28 @@ def draw_curves(metrics_csv, path, title=""):
     return _write(figure, path)
 
 
+def draw_grid(rows, titles, path):
+    """Draws rows of images, one below the other.
+
+    Args:
+        rows: lists of images (H, W, 3), floats in [0, 1], of any sizes; all of one
+            length.
+        titles: what stands beside each row.
+        path: PNG file to write.
+    """
+    columns = max(len(row) for row in rows)
+    figure = _figure(1.3 * columns + 0.5, 1.3 * len(rows))
+    for i, (row, title) in enumerate(zip(rows, titles, strict=True)):
+        for j, image in enumerate(row):
+            axes = figure.add_subplot(len(rows), columns, i * columns + j + 1)
+            axes.imshow(image, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if j == 0:
+                axes.set_ylabel(title)
+    return _write(figure, path)
+
+
 def draw_maps(panels, labels, path, class_names=None, seed=0):
     """Draws 2-D maps (t-SNE) of several sets of features of the same images.
 

@@ -6,6 +6,7 @@ This file loads no deep-learning framework, so that the command line answers at 
 import dataclasses
 import json
 import pathlib
+import typing
 from typing import Literal
 
 from keras_kssl._checks import check_choice, check_integer, check_number, check_that
@@ -33,52 +34,100 @@ _METHOD_DEFAULTS = {
         "projector": (8192, 8192, 8192),
     },
 }
+# What serves runs better that are too short for a target network, an average over a
+# thousand steps and the largest crops' variety to pay, as measured in benchmarks/.
+_SHORT_RUN_DEFAULTS = {
+    "ssl_hsic": {"average_decay": 0.99, "projector": (512, 128)},
+    "sfrik": {"projector": (512, 512, 512)},
+}
+_SHORT_RUN = 10_000
 _ADAM_LEARNING_RATE = 2e-3
+# SFRIK's published weight per pair, 4000 / 8192 at a batch of 2048, times that batch:
+# the diagonal of its kernel matrix weighs 1 / batch, and the weight goes with it.
+_SFRIK_PAIR_WEIGHT = 1000.0
+_LARGEST_BATCH = 256
+# Steps and epochs of a run by default, without and with an accelerator.
+_STEPS = {False: 3_000, True: 50_000}
+_EPOCHS = {False: (5, 100), True: (10, 800)}
+_LARGEST_SIZE = {False: 96, True: 224}
+_AUTO_CIFAR_STEM_BELOW = 64
+_MANY_IMAGES = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the defaults of a recipe depend on: the data and the machine."""
+
+    count: int
+    """Number of images."""
+    shorter_side: int
+    """Median over the images of their shorter side, in pixels."""
+    has_accelerator: bool
+    """Whether there is a GPU or TPU."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What to pretrain on what and how; None stands for the method's own default."""
+    """What to pretrain on what and how.
+
+    None stands for a default that depends on the method, the data or the machine;
+    `resolved` writes them out.
+    """
 
     method: Method = "ssl_hsic"
     """How to train: ssl_hsic (with target network) or sfrik."""
     data: str = "builtin:digits"
-    """Images to train on, without need of labels: npz:FILE.npz or builtin:NAME."""
+    """Images to train on, without need of labels: folder:DIR, files:LIST,
+    npz:FILE.npz, tfds:NAME[:SPLIT] or builtin:NAME[:SPLIT]."""
     limit: int | None = None
     """Use the first so many images only."""
+    max_broken: float = 0.1
+    """Share of the images that may be unreadable; they are skipped and named."""
     eval_train: str | None = None
     """Labelled images that the judges (kNN, linear probe) learn from."""
     eval_test: str | None = None
     """Labelled images on which accuracy is measured, before and after."""
 
-    encoder: Encoder = "resnet18"
-    """Architecture of the encoder."""
+    encoder: Encoder | None = None
+    """Architecture of the encoder. Default: resnet10 on CPUs; otherwise resnet18, or
+    resnet50 from 100,000 images on."""
     width: float = 1.0
     """Factor on all channel counts of the encoder."""
     stem: Literal["auto", "imagenet", "cifar"] = "auto"
     """First layers: imagenet (shrinks by 4), cifar (keeps the size, for small images);
     auto takes cifar for views below 64 pixels."""
     projector: tuple[int, ...] | None = None
-    """Widths of the projector's layers, the last one that of the embeddings."""
+    """Widths of the projector's layers, the last one that of the embeddings. Default:
+    the method's own; 512 and less for runs of fewer than 10,000 steps."""
+    mean: tuple[float, ...] | None = None
+    """Mean per channel that the encoder subtracts. Default: ImageNet's for RGB,
+    otherwise measured on the data."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation per channel that it divides by, likewise."""
 
     augment: Literal["byol", "vicreg", "simclr", "auh"] | None = None
-    """Policy that makes two views of an image."""
+    """Policy that makes two views of an image. Default: byol for ssl_hsic, vicreg for
+    sfrik."""
     size: int | None = None
-    """Side of the views in pixels; default: the shorter side of the images."""
-    crop_min: float = 0.08
-    """Smallest crop, as a share of the image's area."""
+    """Side of the views in pixels. Default: the images' shorter side, at most 224, on
+    CPUs 96."""
+    crop_min: float | None = None
+    """Smallest crop, as a share of the image's area. Default: 0.08, and 0.2 for runs of
+    fewer than 10,000 steps."""
     crop_max: float = 1.0
     """Largest crop, likewise."""
     flip: float = 0.5
     """Probability of mirroring left and right; 0 where a mirror image means something
     else, as in writing."""
 
-    epochs: int = 100
-    """Passes over the images."""
-    batch_size: int = 256
-    """Images per step; the objectives compare all images of a batch."""
-    optimizer: Literal["lars", "adam"] = "lars"
-    """LARS as in the papers; Adam suits small encoders and short runs."""
+    epochs: int | None = None
+    """Passes over the images. Default: about 3,000 steps on CPUs (5 to 100 epochs),
+    otherwise 50,000 (10 to 800)."""
+    batch_size: int | None = None
+    """Images per step; the objectives compare all images of a batch. Default: 256, or
+    the power of two that makes four steps of an epoch."""
+    optimizer: Literal["lars", "adam"] | None = None
+    """Default: lars as in the papers; adam for runs of fewer than 10,000 steps."""
     learning_rate: float | None = None
     """Peak learning rate, used as it is. Default: the method's, times batch size / 256,
     for lars; 0.002 for adam."""
@@ -92,8 +141,9 @@ class Recipe:
 
     regularizer_weight: float = 3.0
     """ssl_hsic: weight of sqrt(HSIC(Z, Z))."""
-    target: bool = True
-    """ssl_hsic: whether there is a target network and a predictor."""
+    target: bool | None = None
+    """ssl_hsic: whether there is a target network and a predictor. Default: in runs of
+    10,000 steps and more."""
     target_decay: float = 0.99
     """ssl_hsic: decay of the target network at the start; it rises to 1 by a cosine."""
     normalize_output: bool = True
@@ -103,10 +153,12 @@ class Recipe:
     num_features: int = 512
     """ssl_hsic: random features per draw."""
 
-    invariance_weight: float = 4000.0
-    """sfrik: weight of the distance between views."""
-    weight_per_pair: bool = False
-    """sfrik: whether that weight is per pair instead of per coordinate."""
+    invariance_weight: float | None = None
+    """sfrik: weight of the distance between views. Default: 1000 / batch size per pair,
+    which is the published 4000 per coordinate at 8192 coordinates and batch 2048."""
+    weight_per_pair: bool | None = None
+    """sfrik: whether that weight is per pair instead of per coordinate. Default: per
+    pair only where the weight is left to its default."""
     coefficients: tuple[float, ...] = (1.0, 40.0, 40.0)
     """sfrik: Legendre coefficients of the kernel."""
 
@@ -126,15 +178,12 @@ class Recipe:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
-            choices = getattr(field.type, "__args__", None)
-            if getattr(field.type, "__origin__", None) is Literal:
+            choices = _choices(field.type)
+            if choices and not (value is None and field.default is None):
                 check_choice("recipe", field.name, value, choices)
         self._check()
 
     def _check(self):
-        if self.augment is not None:
-            choices = ("byol", "vicreg", "simclr", "auh")
-            check_choice("recipe", "augment", self.augment, choices)
         for name, minimum in (
             ("limit", 2),
             ("size", 1),
@@ -143,17 +192,18 @@ class Recipe:
             ("seed", 0),
         ):
             value = getattr(self, name)
-            if value is not None or name in ("epochs", "num_features", "seed"):
+            if value is not None or name in ("num_features", "seed"):
                 check_integer("recipe", name, value, minimum=minimum)
-        check_integer("recipe", "batch_size", self.batch_size)
-        check_that(
-            self.batch_size >= 2,
-            "recipe",
-            "batch_size",
-            "at least 2",
-            self.batch_size,
-            "The objectives compare the images of a batch with each other.",
-        )
+        if self.batch_size is not None:
+            check_integer("recipe", "batch_size", self.batch_size)
+            check_that(
+                self.batch_size >= 2,
+                "recipe",
+                "batch_size",
+                "at least 2",
+                self.batch_size,
+                "The objectives compare the images of a batch with each other.",
+            )
         for name, minimum, maximum in (
             ("width", 0.0, float("inf")),
             ("crop_max", 0.0, 1.0),
@@ -165,7 +215,8 @@ class Recipe:
                 check_number("recipe", name, value, minimum, maximum)
                 check_that(value > 0, "recipe", name, "above 0", value)
         for name, maximum in (
-            ("warmup_epochs", self.epochs),
+            ("max_broken", 1.0),
+            ("warmup_epochs", self.epochs or float("inf")),
             ("final_fraction", 1.0),
             ("flip", 1.0),
             ("weight_decay", float("inf")),
@@ -193,20 +244,56 @@ class Recipe:
             self.eval_test,
         )
 
-    def resolved(self):
-        """The same recipe with every default that the method sets written out."""
-        defaults = dict(_METHOD_DEFAULTS[self.method])
-        scaled = defaults.pop("base_learning_rate") * self.batch_size / 256
+    def resolved(self, facts):
+        """The same recipe with its defaults written out, for this data and machine.
+
+        Left open are `mean` and `std` (the data's channels tell), `jit_compile` (the
+        backend does) and what is optional.
+        """
+        machine = facts.has_accelerator
+        batch_size = self.batch_size or _default_batch_size(facts.count)
+        steps = max(1, facts.count // batch_size)
+        epochs = self.epochs or _clip(round(_STEPS[machine] / steps), *_EPOCHS[machine])
+        is_short = epochs * steps < _SHORT_RUN
+        size = self.size or min(facts.shorter_side, _LARGEST_SIZE[machine])
+        large = "resnet50" if facts.count >= _MANY_IMAGES else "resnet18"
+        defaults = {
+            **_METHOD_DEFAULTS[self.method],
+            **(_SHORT_RUN_DEFAULTS[self.method] if is_short else {}),
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "warmup_epochs": min(10.0, epochs / 10),
+            "size": size,
+            "encoder": large if machine else "resnet10",
+            "optimizer": "adam" if is_short else "lars",
+            "crop_min": min(0.2 if is_short else 0.08, self.crop_max),
+            "target": not is_short,
+            "invariance_weight": _SFRIK_PAIR_WEIGHT / batch_size,
+            "weight_per_pair": self.invariance_weight is None,
+        }
+        scaled = defaults.pop("base_learning_rate") * batch_size / 256
+        optimizer = self.optimizer or defaults["optimizer"]
         defaults["learning_rate"] = (
-            scaled if self.optimizer == "lars" else _ADAM_LEARNING_RATE
+            scaled if optimizer == "lars" else _ADAM_LEARNING_RATE
         )
-        defaults["warmup_epochs"] = min(10.0, self.epochs / 10)
         chosen = {
             name: value
             for name, value in defaults.items()
             if getattr(self, name) is None
         }
+        if self.stem == "auto":
+            is_small = size < _AUTO_CIFAR_STEM_BELOW
+            chosen["stem"] = "cifar" if is_small else "imagenet"
         return dataclasses.replace(self, **chosen)
+
+    def differences(self, other):
+        """Options given here, not left to their defaults, that are others there."""
+        return {
+            field.name: (getattr(self, field.name), getattr(other, field.name))
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+            and getattr(self, field.name) != getattr(other, field.name)
+        }
 
     def to_json(self):
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -223,6 +310,26 @@ class Recipe:
     @classmethod
     def read(cls, path):
         return cls.from_json(pathlib.Path(path).read_text())
+
+
+def _choices(annotation):
+    """Values that a `Literal`, or a union with one, allows; `None` for other types."""
+    for part in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(part) is Literal:
+            return typing.get_args(part)
+    return None
+
+
+def _default_batch_size(count):
+    """The largest power of two that makes four steps of an epoch, from 2 to 256."""
+    size = _LARGEST_BATCH
+    while size > 2 and 4 * size > count:
+        size //= 2
+    return size
+
+
+def _clip(value, low, high):
+    return max(low, min(value, high))
 
 
 def quickstart(method, seed=0):

@@ -3,6 +3,7 @@
 from keras_kssl.data.arrays import ArraySource
 from keras_kssl.data.encoded import EncodedSource, TooManyBroken
 from keras_kssl.data.files import FileSource
+from keras_kssl.data.moments import channel_moments
 from keras_kssl.data.pipeline import Batches, load
 from keras_kssl.data.sources import open_source
 
@@ -12,6 +13,7 @@ __all__ = [
     "EncodedSource",
     "FileSource",
     "TooManyBroken",
+    "channel_moments",
     "load",
     "open_source",
 ]

@@ -115,6 +115,10 @@ class EncodedSource(abc.ABC):
         return cuts, shown
 
     @abc.abstractmethod
+    def fingerprint(self):
+        """Digits that differ for other images."""
+
+    @abc.abstractmethod
     def take(self, count):
         """A source of the first `count` images, or of all where there are fewer."""
 

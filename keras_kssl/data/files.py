@@ -3,6 +3,7 @@
 import collections
 import copy
 import csv
+import hashlib
 import io
 import os
 import pathlib
@@ -75,8 +76,32 @@ class FileSource(EncodedSource):
     def name_of(self, index):
         return self.files[index]
 
+    def fingerprint(self):
+        """Digits that differ for other names or lengths of files."""
+        digest = hashlib.blake2b(digest_size=8)
+        for file in self.files:
+            try:
+                size = os.stat(self.root / file).st_size
+            except OSError:
+                size = -1
+            digest.update(f"{file}\0{size}\0".encode())
+        return digest.hexdigest()
+
     def take(self, count):
         return self.only(np.arange(min(count, len(self))))
+
+    def listed_as(self, files):
+        """A source of exactly these files in this order, there or not.
+
+        For training that goes on after files were added or taken away: positions keep
+        their meaning, what is gone counts as broken, what is new is left out.
+        """
+        known = {file: i for i, file in enumerate(self.files)}
+        chosen = self.only([known.get(file, 0) for file in files])
+        chosen.files = list(files)
+        if chosen.labels is not None:
+            chosen.labels[[file not in known for file in files]] = -1
+        return chosen
 
     def only(self, indices):
         """A source of the images at these positions, without reading headers again."""

@@ -120,15 +120,19 @@ class Batches(keras.utils.PyDataset):
 
     def at(self, step):
         """The batch of step `step`, counted from the start of training at 0."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self.batch_size
-        indices = self._epoch_order(epoch)[start : start + self.batch_size]
+        indices = self.positions(step)
         if self.source.image_shape[0] is None:
             images, indices = self._views(step, indices)
         else:
             images, indices = self.source.read(indices)
         labels = self.source.labels
         return (images,) if labels is None else (images, labels[indices])
+
+    def positions(self, step):
+        """Positions (batch_size,) in the source of the images of step `step`."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        start = position * self.batch_size
+        return self._epoch_order(epoch)[start : start + self.batch_size]
 
     def __getitem__(self, index):
         return self.at(self.start_step + index)

@@ -1,0 +1,102 @@
+"""From a resolved recipe to a compiled model."""
+
+import keras
+
+from keras_kssl import augment, models, objectives, optimizers
+from keras_kssl._seeds import derived_seed
+
+
+def build_model(recipe, channels, total_steps):
+    """The compiled model of a resolved recipe."""
+    encoder = models.ResNet(
+        int(recipe.encoder.removeprefix("resnet")),
+        width=recipe.width,
+        stem=recipe.stem,
+        input_channels=channels,
+        mean=recipe.mean,
+        std=recipe.std,
+        seed=derived_seed(recipe.seed, 0),
+    )
+    encoder.check_image_size(recipe.size, recipe.size)
+    policy = getattr(augment, recipe.augment)(
+        recipe.size, crop_scale=(recipe.crop_min, recipe.crop_max), flip=recipe.flip
+    )
+    options = {
+        "augment": policy,
+        "average_decay": recipe.average_decay or None,
+        "seed": derived_seed(recipe.seed, 1),
+    }
+    if recipe.method == "ssl_hsic":
+        model = _ssl_hsic(recipe, encoder, total_steps, options)
+    else:
+        model = models.SFRIK(
+            encoder,
+            objective=objectives.SFRIK(
+                recipe.invariance_weight,
+                coefficients=recipe.coefficients,
+                weight_per_pair=recipe.weight_per_pair,
+            ),
+            projector=_head(recipe, recipe.projector, 2, "projector"),
+            **options,
+        )
+    model.compile(_optimizer(recipe, total_steps), jit_compile=_jit_compile(recipe))
+    return model
+
+
+def _ssl_hsic(recipe, encoder, total_steps, options):
+    predictor = None
+    if recipe.target:
+        # A predictor maps embeddings to embeddings through one hidden layer.
+        widths = (recipe.projector[0], recipe.projector[-1])
+        predictor = _head(recipe, widths, 3, "predictor")
+    return models.SSLHSIC(
+        encoder,
+        target=recipe.target,
+        objective=objectives.HSIC(
+            recipe.regularizer_weight,
+            num_features=recipe.num_features,
+            estimator=recipe.estimator,
+            seed=derived_seed(recipe.seed, 4),
+        ),
+        projector=_head(recipe, recipe.projector, 2, "projector"),
+        predictor=predictor,
+        target_decay=optimizers.TargetDecay(total_steps, recipe.target_decay),
+        **options,
+    )
+
+
+def _head(recipe, widths, key, name):
+    return models.MLPHead(
+        widths[:-1],
+        widths[-1],
+        normalize_output=recipe.method == "ssl_hsic" and recipe.normalize_output,
+        seed=derived_seed(recipe.seed, key),
+        name=name,
+    )
+
+
+def _optimizer(recipe, total_steps):
+    schedule = optimizers.warmup_cosine(
+        recipe.learning_rate,
+        warmup_steps=round(recipe.warmup_epochs * total_steps / recipe.epochs),
+        total_steps=total_steps,
+        final_fraction=recipe.final_fraction,
+    )
+    if recipe.optimizer == "adam":
+        return keras.optimizers.Adam(schedule)
+    return optimizers.LARS(schedule, weight_decay=recipe.weight_decay)
+
+
+def _jit_compile(recipe):
+    if recipe.jit_compile is not None:
+        return recipe.jit_compile
+    if keras.backend.backend() == "jax":
+        return True
+    # XLA's convolutions on a CPU are several times slower than TensorFlow's own.
+    return has_accelerator()
+
+
+def has_accelerator():
+    """Whether Keras sees a GPU or a TPU."""
+    devices = keras.distribution.list_devices()
+    return any(not name.startswith("cpu") for name in devices)

@@ -1,0 +1,88 @@
+"""What can go wrong while a run trains, in sentences that say how to go on."""
+
+import contextlib
+import errno
+import signal
+
+from keras_kssl.data import TooManyBroken
+
+_MEMORY_SIGNS = ("RESOURCE_EXHAUSTED", "OOM when allocating", "out of memory")
+
+
+class RunFailed(RuntimeError):
+    """A run has ended before its time; the message says why and what to do."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A run was stopped from outside; the message says how it goes on."""
+
+    def __init__(self, text, number):
+        super().__init__(text)
+        self.signal = number
+
+
+@contextlib.contextmanager
+def explained(run, interruption):
+    """Turns whatever ends the training of a run into a sentence about it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        number = interruption.signal or signal.SIGINT
+        raise RunInterrupted(f"Stopped. {how_to_go_on(run)}", number) from None
+    except FloatingPointError as error:
+        raise RunFailed(
+            f"Training was lost: {error}. Start a new run with a lower learning rate "
+            "or a longer warm-up; with mixed_float16, try mixed_bfloat16. "
+            f"{last_checkpoint(run)}"
+        ) from None
+    except TooManyBroken as error:
+        raise RunFailed(str(error)) from None
+    except Exception as error:
+        if is_full_disk(error):
+            raise RunFailed(
+                f"The disk of {run.out} is full. Free some space. {how_to_go_on(run)}"
+            ) from error
+        if is_out_of_memory(error):
+            raise RunFailed(
+                f"The memory does not hold a batch of {run.recipe.batch_size}. "
+                f"{largest_batch(run)}"
+            ) from error
+        raise
+
+
+def how_to_go_on(run):
+    return f"{last_checkpoint(run)} Go on: kssl pretrain --resume --out {run.out}"
+
+
+def last_checkpoint(run):
+    """What is kept: the step of the last checkpoint."""
+    steps = run.checkpoints.steps()
+    if not steps:
+        return "No checkpoint was written yet; the run begins again from its start."
+    return f"The last checkpoint is of step {steps[0]} of {run.total_steps}."
+
+
+def is_full_disk(error):
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "No space left on device" in str(error)
+
+
+def is_out_of_memory(error):
+    text = f"{type(error).__name__} {error}"
+    return isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS)
+
+
+def largest_batch(run):
+    """A sentence on the largest half of a batch that trains, found by trying."""
+    size = run.recipe.batch_size // 2
+    while size >= 2:
+        try:
+            run.try_batch(size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            size //= 2
+        else:
+            return f"A batch of {size} fits: start a new run with --batch-size {size}."
+    return "Not even a batch of 2 fits: take a smaller encoder or smaller views."

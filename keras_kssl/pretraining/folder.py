@@ -1,0 +1,152 @@
+"""A run's folder: claimed by one process, described, and taken up again."""
+
+import csv
+import io
+import json
+import pathlib
+import platform
+import shutil
+
+import keras
+import numpy as np
+
+import keras_kssl
+from keras_kssl._files import held_by_this_process, write_whole
+from keras_kssl.recipes import Recipe
+
+
+class RunFolder:
+    """The folder of one run; no other process can claim it until `stack` is closed.
+
+    Args:
+        path: the folder. It must not exist or be empty; or hold a run, with
+            `overwrite`, which is deleted when the new one begins, or with `resume`.
+        overwrite, resume: see `path`.
+        stack: `contextlib.ExitStack` that lets the folder go.
+
+    Raises:
+        FileExistsError, FileNotFoundError, BlockingIOError, OSError: where the folder
+            is another's, is not there, is in use, or cannot be written.
+    """
+
+    def __init__(self, path, overwrite, resume, stack):
+        self.path = pathlib.Path(path).expanduser()
+        self._check(overwrite, resume)
+        is_new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held_by_this_process(self.path, "pretrain"))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise OSError(
+                "pretrain: `out` must be a folder that can be written. Received: "
+                f"out={str(self.path)!r} ({error.strerror}). Take another folder."
+            ) from None
+        # What another process did between the check and the lock.
+        self._check(overwrite, resume)
+        if is_new:
+            stack.callback(self._forget_unless_begun)
+
+    def __truediv__(self, name):
+        return self.path / name
+
+    def begin(self, recipe, facts):
+        """Empties the folder and writes down what the run is made of."""
+        for path in self.path.iterdir():
+            if path.name == ".lock":
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_whole(self / "data.json", json.dumps(facts, indent=2) + "\n")
+        write_whole(self / "versions.json", json.dumps(versions(), indent=2) + "\n")
+        # The last: a folder with a recipe holds a run.
+        write_whole(self / "recipe.json", recipe.to_json())
+
+    def recipe(self):
+        """The recipe of the run that is in the folder."""
+        return Recipe.read(self / "recipe.json")
+
+    def changes(self, facts):
+        """Sentences on what is not as it was when the run began."""
+        lines = []
+        before, now = json.loads((self / "versions.json").read_text()), versions()
+        for name, version in before.items():
+            if now.get(name) != version:
+                lines.append(f"{name} was {version} and is {now.get(name)}")
+        before = json.loads((self / "data.json").read_text())
+        for name, value in before.items():
+            if facts.get(name) != value:
+                lines.append(f"the data's {name} was {value} and is {facts.get(name)}")
+        return lines
+
+    def cut_metrics(self, epochs):
+        """Removes from metrics.csv all but the first `epochs` epochs."""
+        path = self / "metrics.csv"
+        if not path.is_file():
+            return
+        rows = list(csv.reader(io.StringIO(path.read_text(), newline="")))
+        # A process that was killed may have left half of a row.
+        kept = [row for row in rows[: epochs + 1] if len(row) == len(rows[0])]
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(kept)
+        write_whole(path, text.getvalue())
+
+    def last_metrics(self):
+        """The last row of metrics.csv: numbers by name."""
+        with open(self / "metrics.csv", newline="") as file:
+            *_, row = csv.DictReader(file)
+        return {
+            name: float(value)
+            for name, value in row.items()
+            if name != "epoch" and value != "NA"
+        }
+
+    def _check(self, overwrite, resume):
+        path = self.path
+        holds_run = (path / "recipe.json").is_file()
+        if resume:
+            if not holds_run:
+                raise FileNotFoundError(
+                    "pretrain: `out` must hold a run where `resume` is given. "
+                    f"Received: out={str(path)!r}, which holds none. Start one without "
+                    "--resume."
+                )
+            return
+        if not path.exists():
+            return
+        is_empty = path.is_dir() and all(p.name == ".lock" for p in path.iterdir())
+        if is_empty or (holds_run and overwrite):
+            return
+        holding = "another run" if holds_run else "other files"
+        remedy = "Take another folder or empty it."
+        if holds_run:
+            remedy = (
+                "Give --resume to go on with it, --overwrite to delete it, or take "
+                "another folder."
+            )
+        raise FileExistsError(
+            f"pretrain: `out` must be a new or an empty folder. Received: "
+            f"out={str(path)!r}, which holds {holding}. {remedy}"
+        )
+
+    def _forget_unless_begun(self):
+        if not (self / "recipe.json").is_file():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def versions():
+    """Versions of what the numbers of a run depend on."""
+    found = {
+        "keras_kssl": keras_kssl.__version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    try:
+        module = __import__(found["backend"])
+        found[found["backend"]] = module.__version__
+    except ImportError:
+        pass
+    return found
