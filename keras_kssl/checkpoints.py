@@ -113,6 +113,8 @@ class Checkpoints:
 
 def _variables(model):
     """Every variable that a training step reads or writes, by a key of its own."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     groups = {
         "model": model.variables,
         "optimizer": model.optimizer.variables,

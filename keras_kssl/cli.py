@@ -1,4 +1,4 @@
-"""The command line: kssl quickstart, pretrain, evaluate, export, doctor."""
+"""The command line: kssl quickstart, pretrain, evaluate, extract, export and more."""
 
 import dataclasses
 import importlib.util
@@ -120,7 +120,11 @@ class Evaluate:
         train, test = (data.open_source(text) for text in (self.train, self.test))
         for name, source in (("train", train), ("test", test)):
             judging.check_labelled("evaluate", name, source)
-        features = [evaluation.extract_features(encoder, s) for s in (train, test)]
+        size = _size_of_run(self.run_folder)
+        features = [
+            evaluation.extract_features(encoder, source, size=size)
+            for source in (train, test)
+        ]
         scores = judging.score_features(
             *features[0], *features[1], protocols, self.seed
         )
@@ -176,22 +180,113 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
-class Doctor:
-    """Print what this machine has, and what is missing.
+class Extract:
+    """Write the features of all images of a source to disk; go on where it stopped.
 
-    Example: kssl doctor
+    Example: kssl extract runs/a --data folder:photos --out features/photos
     """
+
+    run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
+    """Run folder, or an encoder's .keras file."""
+    data: str
+    """Images, as in kssl pretrain."""
+    out: pathlib.Path
+    """Folder to write features.npy, names.txt, extraction.json and labels.npy to."""
+    size: int | None = None
+    """Side to which images of many sizes are brought. Default: that of the run."""
+    batch_size: int = 256
+    """Images per call of the encoder."""
+    limit: int | None = None
+    """Use the first so many images only."""
+
+    def run(self):
+        encoder = _load_encoder(self.run_folder)
+        from keras_kssl import data, evaluation
+
+        source = data.open_source(self.data, self.limit)
+        size = self.size or _size_of_run(self.run_folder)
+        evaluation.extract(encoder, source, self.out, self.batch_size, size)
+        facts = json.loads((self.out / "extraction.json").read_text())
+        print(f"{facts['rows']:,} features of width {facts['width']}: {self.out}")
+        left_out = facts["images"] - facts["rows"]
+        if left_out:
+            print(f"{left_out:,} images cannot be read and are left out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview:
+    """Draw the views that a policy makes of your images.
+
+    Example: kssl preview --data folder:photos --augment vicreg --size 96
+    """
+
+    data: str
+    """Images, as in kssl pretrain."""
+    augment: recipes.Policy = "byol"
+    """Policy that makes the views."""
+    size: int = 96
+    """Side of the views in pixels."""
+    crop_min: float = 0.08
+    """Smallest crop, as a share of the image's area."""
+    crop_max: float = 1.0
+    """Largest crop, likewise."""
+    flip: float = 0.5
+    """Probability of mirroring left and right."""
+    images: int = 8
+    """Number of images."""
+    seed: int = 0
+    """Which images, and which views."""
+    out: pathlib.Path = pathlib.Path("views.png")
+    """PNG file to write."""
+
+    def run(self):
+        recipe = recipes.Recipe(
+            augment=self.augment,
+            size=self.size,
+            crop_min=self.crop_min,
+            crop_max=self.crop_max,
+            flip=self.flip,
+        )
+        from keras_kssl import preview
+        from keras_kssl.pretraining.building import build_policy
+
+        policy = build_policy(recipe)
+        path = preview.draw(self.data, policy, self.out, self.images, self.seed)
+        print(f"Written: {path}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Print what this machine has, and what is in a source of images.
+
+    Example: kssl doctor --data folder:photos
+    """
+
+    data: str | None = None
+    """Images to look at: sizes, formats, broken files, copies, mean and deviation,
+    and what training on them would cost."""
+    limit: int | None = None
+    """Use the first so many images only."""
+    method: recipes.Method = "ssl_hsic"
+    """Method whose cost is measured."""
 
     def run(self):
         from keras_kssl import doctor
 
         for line in doctor.report():
             print(line)
+        if self.data is not None:
+            from keras_kssl import inspection
+
+            recipe = recipes.Recipe(method=self.method, limit=self.limit)
+            print()
+            for line in inspection.report(self.data, recipe):
+                print(line)
 
 
 def main(arguments=None):
     """Runs one command; returns its exit code: 0, 1 (failed) or 2 (wrong input)."""
-    commands = Quickstart | Pretrain | Evaluate | Export | Doctor
+    commands = Quickstart | Pretrain | Evaluate | Extract | Export | Preview | Doctor
     try:
         command = tyro.cli(
             commands,
@@ -208,7 +303,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("kssl: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"kssl: {error}", file=sys.stderr)
         return _EXIT_WRONG_INPUT
     return 0
@@ -273,6 +368,12 @@ def _load_encoder(path):
     import keras_kssl.models  # noqa: F401  (registers the encoders)
 
     return keras.saving.load_model(path, compile=False)
+
+
+def _size_of_run(path):
+    """Side of the views that a run was trained on; `None` for a file."""
+    recipe = path.expanduser() / "recipe.json"
+    return recipes.Recipe.read(recipe).size if recipe.is_file() else None
 
 
 def _choose_backend():

@@ -12,6 +12,7 @@ from typing import Literal
 from keras_kssl._checks import check_choice, check_integer, check_number, check_that
 
 Method = Literal["ssl_hsic", "sfrik"]
+Policy = Literal["byol", "vicreg", "simclr", "auh"]
 Encoder = Literal[
     "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
 ]
@@ -105,7 +106,7 @@ class Recipe:
     std: tuple[float, ...] | None = None
     """Standard deviation per channel that it divides by, likewise."""
 
-    augment: Literal["byol", "vicreg", "simclr", "auh"] | None = None
+    augment: Policy | None = None
     """Policy that makes two views of an image. Default: byol for ssl_hsic, vicreg for
     sfrik."""
     size: int | None = None

@@ -17,15 +17,17 @@ LAYERS = (
     ("_files",),
     ("kernels",),
     ("statistics", "augment.image_ops"),
-    ("objectives", "optimizers", "augment"),
+    ("objectives", "optimizers", "augment", "checkpoints"),
     ("models",),
     ("data", "evaluation", "callbacks", "export", "pictures"),
-    ("recipes", "doctor", "pretraining"),
+    ("recipes", "preview", "doctor"),
+    ("pretraining",),
+    ("inspection",),
     ("cli",),
 )
-EXTRA = {"evaluation": ("data",), "pretraining": ("recipes",), "cli": ()}
+EXTRA = {"evaluation": ("data",)}
 ONLY = {"recipes": ("_checks",)}
-TENSORFLOW_ALLOWED = ("replicas", "data", "distribution", "export")
+TENSORFLOW_ALLOWED = ("replicas", "data", "distribution", "export", "pretraining")
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {

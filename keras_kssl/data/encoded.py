@@ -2,6 +2,7 @@
 
 import abc
 import concurrent.futures
+import contextlib
 import functools
 import os
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 from keras_kssl._checks import check_integer, check_number
 from keras_kssl.augment.views import View
 from keras_kssl.data import cutting
-from keras_kssl.data.decoding import BrokenImage, decode
+from keras_kssl.data.decoding import BrokenImage, decode, read_header
 
 MAX_BROKEN = 0.1
 
@@ -74,6 +75,15 @@ class EncodedSource(abc.ABC):
     def num_classes(self):
         """Number of classes; `None` without labels."""
         return None if self.labels is None else len(self.class_names)
+
+    def some_sizes(self, count=100):
+        """Height and width, (k, 2), of up to `count` images, evenly spaced."""
+        sizes = []
+        for index in np.linspace(0, len(self) - 1, min(count, len(self))).astype(int):
+            with contextlib.suppress(BrokenImage):
+                header = read_header(self.content(index))
+                sizes.append((header.height, header.width))
+        return np.array(sizes).reshape(-1, 2)
 
     def decode(self, index, prepare=None):
         """One image; see `decoding.decode`. Raises `BrokenImage`."""

@@ -76,6 +76,10 @@ class FileSource(EncodedSource):
     def name_of(self, index):
         return self.files[index]
 
+    def some_sizes(self, count=100):
+        del count
+        return self.sizes
+
     def fingerprint(self):
         """Digits that differ for other names or lengths of files."""
         digest = hashlib.blake2b(digest_size=8)

@@ -25,6 +25,7 @@ def load(
     start_step=0,
     policy=None,
     max_broken=MAX_BROKEN,
+    with_labels=True,
 ):
     """Opens a source and serves it in full batches for training.
 
@@ -36,7 +37,7 @@ def load(
         limit: takes the first `limit` images alone; `None` (default) takes all.
         start_step: step whose batch comes first, for training that goes on after
             `start_step` steps. Default 0.
-        policy: see `Batches`.
+        policy, with_labels: see `Batches`.
         max_broken: as in `open_source`.
 
     Returns:
@@ -50,7 +51,7 @@ def load(
     2
     """
     source = open_source(source, limit, max_broken)
-    return Batches(source, batch_size, seed, start_step, policy)
+    return Batches(source, batch_size, seed, start_step, policy, with_labels)
 
 
 class Batches(keras.utils.PyDataset):
@@ -82,18 +83,29 @@ class Batches(keras.utils.PyDataset):
         batch_size, seed, start_step: as in `load`.
         policy: `augment.Policy` that says how views are cut out of images of many
             sizes; `fit` of a model with `augment` gives its own.
+        with_labels: whether batches carry the labels, where there are any. Default
+            True.
 
     Attributes:
         seconds_waited: time for which `fit` has waited for batches, in seconds.
     """
 
-    def __init__(self, source, batch_size, seed=0, start_step=0, policy=None):
+    def __init__(
+        self,
+        source,
+        batch_size,
+        seed=0,
+        start_step=0,
+        policy=None,
+        with_labels=True,
+    ):
         super().__init__()
         self.source = source
         self.batch_size = check_integer("Batches", "batch_size", batch_size)
         self.seed = check_integer("Batches", "seed", seed, minimum=0)
         self.start_step = check_integer("Batches", "start_step", start_step, minimum=0)
         self.policy = policy
+        self.with_labels = with_labels
         self.seconds_waited = 0.0
         if self.batch_size < 2:
             raise ValueError(
@@ -125,7 +137,7 @@ class Batches(keras.utils.PyDataset):
             images, indices = self._views(step, indices)
         else:
             images, indices = self.source.read(indices)
-        labels = self.source.labels
+        labels = self.source.labels if self.with_labels else None
         return (images,) if labels is None else (images, labels[indices])
 
     def positions(self, step):
@@ -228,7 +240,7 @@ class Batches(keras.utils.PyDataset):
             images = tuple(like(view.size, view.size) for view in self.policy.views)
         else:
             images = like(height, width)
-        if self.source.labels is None:
+        if not self.with_labels or self.source.labels is None:
             return (images,)
         return images, np.zeros(self.batch_size, np.int32)
 

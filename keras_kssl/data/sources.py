@@ -101,11 +101,11 @@ def _open_kind(kind, rest, limit, max_broken):
         from keras_kssl.data.npz import open_npz
 
         return open_npz(rest, limit)
-    name, _, split = rest.partition(":")
     if kind == "tfds":
         from keras_kssl.data.tfds import open_tfds
 
-        return open_tfds(name, split or "train", max_broken)
+        return open_tfds(rest, max_broken)
     from keras_kssl.data.builtin import load_builtin
 
+    name, _, split = rest.partition(":")
     return load_builtin(name, split or "train")

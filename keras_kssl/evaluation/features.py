@@ -79,16 +79,16 @@ def at_one_size(caller, encoder, data, size=None):
     return source.at_size(size)
 
 
-def feature_batches(encoder, source, batch_size, start=0):
-    """Features of a source's images from position `start` on, batch by batch.
+def feature_batches(encoder, source, batch_size, start=0, stop=None):
+    """Features of a source's images from position `start` to `stop`, batch by batch.
 
     Yields:
         Positions (b,) of the images that can be read, and their features (b, d).
     """
-    count = len(source)
-    batch_size = min(batch_size, count)
-    for first in range(start, count, batch_size):
-        images, indices = source.read(np.arange(first, min(first + batch_size, count)))
+    stop = len(source) if stop is None else stop
+    batch_size = min(batch_size, len(source))
+    for first in range(start, stop, batch_size):
+        images, indices = source.read(np.arange(first, min(first + batch_size, stop)))
         if len(indices) == 0:
             continue
         images = unit_images(images)

@@ -18,11 +18,8 @@ def build_model(recipe, channels, total_steps):
         seed=derived_seed(recipe.seed, 0),
     )
     encoder.check_image_size(recipe.size, recipe.size)
-    policy = getattr(augment, recipe.augment)(
-        recipe.size, crop_scale=(recipe.crop_min, recipe.crop_max), flip=recipe.flip
-    )
     options = {
-        "augment": policy,
+        "augment": build_policy(recipe),
         "average_decay": recipe.average_decay or None,
         "seed": derived_seed(recipe.seed, 1),
     }
@@ -41,6 +38,13 @@ def build_model(recipe, channels, total_steps):
         )
     model.compile(_optimizer(recipe, total_steps), jit_compile=_jit_compile(recipe))
     return model
+
+
+def build_policy(recipe):
+    """The augmentation policy of a resolved recipe."""
+    return getattr(augment, recipe.augment)(
+        recipe.size, crop_scale=(recipe.crop_min, recipe.crop_max), flip=recipe.flip
+    )
 
 
 def _ssl_hsic(recipe, encoder, total_steps, options):

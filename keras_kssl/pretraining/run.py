@@ -224,7 +224,8 @@ class Run:
 
     def _batches_from(self, step):
         recipe = self.recipe
-        return data.Batches(self.source, recipe.batch_size, recipe.seed, step)
+        size, seed = recipe.batch_size, recipe.seed
+        return data.Batches(self.source, size, seed, step, with_labels=False)
 
     def _unchanged(self, recipe):
         """The run's own recipe, unless another was asked for."""
@@ -262,7 +263,7 @@ class Run:
     def _resolved(self, recipe):
         height, width = self.source.image_shape[:2]
         if height is None:
-            height, width = np.median(self.source.sizes, axis=0)
+            height, width = np.median(self.source.some_sizes(), axis=0)
         facts = Facts(len(self.source), int(min(height, width)), has_accelerator())
         recipe = recipe.resolved(facts)
         channels = self.source.image_shape[-1]

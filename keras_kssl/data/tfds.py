@@ -1,0 +1,248 @@
+"""Sets of TensorFlow Datasets, at random access in either of their layouts."""
+
+import bisect
+import difflib
+import functools
+import hashlib
+import itertools
+import os
+import re
+import struct
+
+import numpy as np
+
+from keras_kssl.data.encoded import MAX_BROKEN, EncodedSource, for_each
+
+_LENGTH = struct.Struct("<Q")
+# A record's length with its checksum stands before it, its own checksum behind it.
+_BEFORE, _BEHIND = 12, 4
+
+
+def open_tfds(text, max_broken=MAX_BROKEN):
+    """A prepared set: "NAME", "NAME:SPLIT" or "NAME:VERSION:SPLIT".
+
+    The split is one that TFDS understands, such as `train` (default) or `train[:10%]`.
+    Nothing is downloaded. The set is looked for where TFDS keeps it: in the folder
+    TFDS_DATA_DIR, by default ~/tensorflow_datasets.
+
+    Raises:
+        ImportError: where TensorFlow Datasets is not installed.
+        FileNotFoundError: for a set that was not prepared.
+        ValueError: for an unknown name or split, or a set without images.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        raise ImportError(
+            "open_source: sets of TensorFlow Datasets need a package that is not "
+            f"installed. Received: source='tfds:{text}'. "
+            "Install it: pip install 'keras_kssl[tfds]'."
+        ) from None
+    name, _, split = text.partition(":")
+    version = re.match(r"[\d.*]+(:|$)", split)
+    if version:
+        name = f"{name}:{version[0].rstrip(':')}"
+        split = split[version.end() :]
+    return TfdsSource(_builder(tfds, name, text), split or "train", max_broken)
+
+
+class TfdsSource(EncodedSource):
+    """One split of a prepared set, whose records are read when they are needed.
+
+    Records are found by position in both layouts: array_record files have an index,
+    and for TFRecord files one is made by reading the length of each record. Labels are
+    read when they are first asked for, which goes through the whole set once.
+
+    Args:
+        builder: `tfds.core.DatasetBuilder` of a prepared set.
+        split: name of the split, which may be a slice.
+        max_broken: share of the images that may be unreadable. Default 0.1.
+    """
+
+    def __init__(self, builder, split, max_broken=MAX_BROKEN):
+        self._features = builder.info.features
+        self._image, self._label = _keys(builder)
+        name = f"tfds:{builder.info.full_name}:{split}"
+        try:
+            instructions = builder.info.splits[split].file_instructions
+        except (KeyError, ValueError):
+            known = ", ".join(builder.info.splits)
+            raise ValueError(
+                f"open_source: `source` must name a split of the set. Received: "
+                f"{name!r}. Known: {known}, and slices such as "
+                f"{next(iter(builder.info.splits))}[:10%]."
+            ) from None
+        self._records = _records(builder.info.file_format.value, instructions)
+        self._kind = f"{name} {len(self._records)} {builder.info.config_description}"
+        class_names = None
+        if self._label is not None:
+            class_names = list(self._features[self._label].names)
+        super().__init__(name, None, class_names, 3, "uint8", max_broken)
+
+    def __len__(self):
+        return len(self._records)
+
+    @functools.cached_property
+    def _all_labels(self):
+        labels = np.empty(len(self), np.int32)
+
+        def read(position):
+            labels[position] = self._example(position)[self._label]
+
+        for_each(read, len(self))
+        return labels
+
+    @property
+    def labels(self):
+        """int32 (n,), or `None`; reads the whole set the first time."""
+        return None if self._label is None else self._all_labels
+
+    @labels.setter
+    def labels(self, value):
+        del value
+
+    @property
+    def num_classes(self):
+        return None if self._label is None else len(self.class_names)
+
+    def __repr__(self):
+        return f"<{self.name}: {len(self)} images>"
+
+    def content(self, index):
+        return self._example(index)[self._image]
+
+    def name_of(self, index):
+        return f"record {index}"
+
+    def fingerprint(self):
+        return hashlib.blake2b(self._kind.encode(), digest_size=8).hexdigest()
+
+    def take(self, count):
+        return _Part(self, min(count, len(self)))
+
+    def _example(self, index):
+        import tensorflow_datasets as tfds
+
+        return self._features.deserialize_example_np(
+            self._records[int(index)],
+            decoders={self._image: tfds.decode.SkipDecoding()},
+        )
+
+
+class _Part(TfdsSource):
+    """The first images of a `TfdsSource`."""
+
+    def __init__(self, source, count):
+        self.__dict__.update(source.__dict__)
+        self.__dict__.pop("_all_labels", None)
+        self._count = count
+        self.broken = {}
+
+    def __len__(self):
+        return self._count
+
+
+def _builder(tfds, name, text):
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.DatasetNotFoundError:
+        near = difflib.get_close_matches(name, tfds.list_builders(), n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else "Is it in TFDS_DATA_DIR?"
+        raise ValueError(
+            "open_source: `source` must name a set of TensorFlow Datasets. Received: "
+            f"'tfds:{text}'. {remedy}"
+        ) from None
+    except (ValueError, AssertionError) as error:
+        raise ValueError(
+            "open_source: `source` must name a set of TensorFlow Datasets. Received: "
+            f"'tfds:{text}' ({str(error).splitlines()[0]})."
+        ) from None
+    if not builder.info.splits:
+        raise FileNotFoundError(
+            "open_source: the set must have been prepared on this machine. Received: "
+            f"'tfds:{text}', which is not in {builder.data_path}. Prepare it, which "
+            f"may download it: tfds build {name} --file_format array_record. Or set "
+            "TFDS_DATA_DIR to the folder where it is."
+        )
+    return builder
+
+
+def _keys(builder):
+    """Names of the image and of the label (or `None`) in a set's examples."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    supervised = list(builder.info.supervised_keys or ())
+    names = [*supervised, *features]
+
+    def first(kind):
+        found = (n for n in names if n in features and isinstance(features[n], kind))
+        return next(found, None)
+
+    image = first(tfds.features.Image)
+    if image is None:
+        raise ValueError(
+            "open_source: `source` must name a set of images. Received: "
+            f"'tfds:{builder.info.full_name}' with the features {', '.join(features)}."
+        )
+    return image, first(tfds.features.ClassLabel)
+
+
+def _records(file_format, instructions):
+    if file_format == "array_record":
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        return ArrayRecordDataSource(instructions)
+    if file_format == "tfrecord":
+        return _TFRecords(instructions)
+    raise ValueError(
+        "open_source: sets of TensorFlow Datasets must be prepared as array_record or "
+        f"tfrecord. Received: {file_format!r}."
+    )
+
+
+class _TFRecords:
+    """Records of TFRecord files by position."""
+
+    def __init__(self, instructions):
+        self._files = []
+        for instruction in instructions:
+            offsets = _offsets(instruction.filename)
+            end = instruction.skip + instruction.examples_in_shard
+            if instruction.take >= 0:
+                end = instruction.skip + instruction.take
+            self._files.append((instruction.filename, offsets[instruction.skip : end]))
+        counts = [len(offsets) for _, offsets in self._files]
+        self._ends = list(itertools.accumulate(counts))
+
+    def __len__(self):
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index):
+        number = bisect.bisect_right(self._ends, index)
+        filename, offsets = self._files[number]
+        before = self._ends[number - 1] if number else 0
+        offset, length = offsets[index - before]
+        with open(filename, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
+def _offsets(filename):
+    """Where each record of a file begins and how long it is, (n, 2)."""
+    offsets, position, size = [], 0, os.path.getsize(filename)
+    with open(filename, "rb") as file:
+        while position + _BEFORE <= size:
+            file.seek(position)
+            (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+            start = position + _BEFORE
+            position = start + length + _BEHIND
+            if position > size:
+                break
+            offsets.append((start, length))
+    if position != size:
+        raise ValueError(
+            f"open_source: the file {str(filename)!r} is cut off. Received: {size} "
+            f"bytes, where the records need {position}. Prepare the set again."
+        )
+    return np.array(offsets, np.int64).reshape(-1, 2)
