@@ -132,12 +132,7 @@ class ProgressBar(keras.callbacks.Callback):
         say("  ".join(parts))
 
     def on_train_end(self, logs=None):
-        self.close()
-
-    def close(self):
-        """Takes the bar off the terminal; for a `fit` that ends by an exception."""
-        if hasattr(self, "_progress"):
-            self._progress.stop()
+        self._progress.stop()
 
     def _waited(self):
         return 0.0 if self.batches is None else self.batches.seconds_waited
@@ -179,6 +174,9 @@ class StopWhenLost(keras.callbacks.Callback):
 class CheckpointEvery(keras.callbacks.Callback):
     """Writes checkpoints while training goes on, and one when it is to be stopped.
 
+    To be the last of the callbacks, so that what the others write at the end of an
+    epoch is there when a checkpoint says that the epoch is over.
+
     Args:
         checkpoints: `checkpoints.Checkpoints` to write to.
         seconds: time between two of them. Default 300.
@@ -199,6 +197,14 @@ class CheckpointEvery(keras.callbacks.Callback):
         self._written = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
+        # The last step of an epoch belongs to it until its metrics are written down.
+        if batch + 1 < self.params["steps"]:
+            self._write_if_due()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._write_if_due()
+
+    def _write_if_due(self):
         if self.should_stop():
             self._write()
             raise KeyboardInterrupt

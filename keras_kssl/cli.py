@@ -319,9 +319,9 @@ class RunEnded(Exception):
 
 def _new_folder(recipe):
     """A run folder that is not there yet, named after the method and the data."""
-    kind, _, rest = recipe.data.partition(":")
+    kind, _, rest = (recipe.data or "").partition(":")
     name = rest if kind == "builtin" else pathlib.PurePath(rest).stem
-    name = re.sub(r"[^\w-]+", "_", name) or kind
+    name = re.sub(r"[^\w-]+", "_", name) or kind or "none"
     base = pathlib.Path("runs") / f"{recipe.method}_{name}"
     folder, number = base, 1
     while folder.exists():

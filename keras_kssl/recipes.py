@@ -77,7 +77,7 @@ class Recipe:
 
     method: Method = "ssl_hsic"
     """How to train: ssl_hsic (with target network) or sfrik."""
-    data: str = "builtin:digits"
+    data: str | None = None
     """Images to train on, without need of labels: folder:DIR, files:LIST,
     npz:FILE.npz, tfds:NAME[:SPLIT] or builtin:NAME[:SPLIT]."""
     limit: int | None = None

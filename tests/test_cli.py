@@ -13,7 +13,7 @@ from keras_kssl import cli
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 TINY = ["--encoder", "resnet10", "--width", "0.125", "--projector", "16", "8"]
-TINY += ["--batch-size", "16", "--optimizer", "adam", "--num-features", "16"]
+TINY += ["--batch-size", "16", "--num-features", "16", "--target", "True"]
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +65,19 @@ def run_folder(files, tmp_path_factory):
 def test_run_folder_holds_what_the_documentation_lists(run_folder):
     names = {path.name for path in run_folder.iterdir()}
     expected = {"recipe.json", "metrics.csv", "summary.json", "log.txt"}
-    expected |= {"encoder.keras", "pictures"}
+    expected |= {"encoder.keras", "pictures", "checkpoints", ".lock"}
+    expected |= {"data.json", "versions.json"}
     if ON_TENSORFLOW:
         expected |= {"saved_model"}
     assert expected <= names <= expected | {"tensorboard"}
     pictures = {path.name for path in (run_folder / "pictures").iterdir()}
-    assert pictures == {"curves.png", "embeddings.png"}
+    assert pictures == {"curves.png", "embeddings.png", "views.png"}
 
 
 def test_recipe_of_a_run_is_resolved(run_folder, files):
     recipe = json.loads((run_folder / "recipe.json").read_text())
     left = {name for name, value in recipe.items() if value is None}
-    assert left == {"limit", "eval_train", "jit_compile"}
+    assert left == {"limit", "eval_train", "jit_compile", "mean", "std"}
     assert recipe["data"] == f"npz:{files / 'good.npz'}"
     assert (recipe["size"], recipe["stem"]) == (16, "cifar")
     assert (recipe["augment"], recipe["learning_rate"]) == ("byol", 2e-3)
@@ -215,7 +216,7 @@ def test_unknown_flags_and_values_are_named(tmp_path, capsys, options, named):
     assert named in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["pretrian"], ["pretrain"], ["evaluate"]])
+@pytest.mark.parametrize("arguments", [[], ["pretrian"], ["evaluate"], ["extract"]])
 def test_missing_or_unknown_commands_end_in_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
@@ -233,6 +234,25 @@ def test_another_run_is_kept_unless_it_is_to_be_replaced(files, tmp_path, capsys
     assert pretrain(files, run, "--overwrite", "--batch-size", "65") == 2
     one_sentence(capsys)
     assert (run / "recipe.json").read_text() == "{}"
+
+
+def test_pretraining_wants_images(tmp_path, capsys):
+    assert cli.main(["pretrain", "--out", str(tmp_path / "run")]) == 2
+    assert "`data` must be given" in one_sentence(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_without_a_name_get_folders_of_their_own(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(
+        cli, "_pretrain", lambda recipe, out, *a, **o: asked.append(out)
+    )
+    arguments = ["pretrain", "--data", f"npz:{files / 'good.npz'}"]
+    assert cli.main(arguments) == 0
+    asked[0].mkdir(parents=True)
+    assert cli.main(arguments) == 0
+    assert [str(out) for out in asked] == ["runs/ssl_hsic_good", "runs/ssl_hsic_good_2"]
 
 
 def test_other_files_are_never_replaced(files, tmp_path, capsys):

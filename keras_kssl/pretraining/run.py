@@ -85,6 +85,8 @@ class Run:
     def _prepare(self, recipe, resume):
         if resume:
             recipe = self._unchanged(recipe)
+        rule = "given: images such as folder:DIR"
+        check_that(recipe.data is not None, "recipe", "data", rule, recipe.data)
         self.source = data.open_source(recipe.data, recipe.limit, recipe.max_broken)
         self.recipe = self._resolved(recipe)
         self.judges = self._open_judges(self.recipe)
@@ -128,7 +130,8 @@ class Run:
         self._seconds = lambda: facts["seconds"] + time.perf_counter() - began
         if facts["step"]:
             epoch, step = divmod(facts["step"], self.batches.steps_per_epoch)
-            self.say(f"going on after step {facts['step']} (epoch {epoch + 1}, {step})")
+            where = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
+            self.say(f"going on after step {facts['step']}: after {where}")
         self.folder.cut_metrics(facts["step"] // self.batches.steps_per_epoch)
         if facts["step"] == 0:
             self._draw_views()
@@ -190,15 +193,20 @@ class Run:
                     start_step=done,
                     total_steps=self.total_steps,
                 )
-                with contextlib.closing(bar):
+                options = {"initial_epoch": epoch, "epochs": last, "verbose": 0}
+                kept = self._callbacks(bar, done, interruption)
+                try:
                     self.model.fit(
                         batches,
-                        initial_epoch=epoch,
-                        epochs=last,
                         steps_per_epoch=steps - position,
-                        verbose=0,
-                        callbacks=self._callbacks(bar, done, interruption),
+                        callbacks=kept,
+                        **options,
                     )
+                except BaseException:
+                    # Keras leaves files and the bar open where it is interrupted.
+                    for callback in kept:
+                        callback.on_train_end()
+                    raise
                 done = int(self.model.steps)
             self.checkpoints.write(self.model, seconds=self._seconds())
         return bar.images_per_second if bar else 0.0
@@ -208,18 +216,20 @@ class Run:
             callbacks.StopWhenLost(done),
             bar,
             keras.callbacks.CSVLogger(str(self.out / "metrics.csv"), append=True),
-            callbacks.CheckpointEvery(
-                self.checkpoints,
-                self.checkpoint_seconds,
-                facts=lambda: {"seconds": self._seconds()},
-                should_stop=lambda: interruption.signal,
-            ),
         ]
         if done % self.batches.steps_per_epoch:
             kept.insert(0, callbacks.KeepMetrics(self.model))
         if _has_tensorboard():
             folder = str(self.out / "tensorboard")
             kept.append(keras.callbacks.TensorBoard(folder, write_graph=False))
+        kept.append(
+            callbacks.CheckpointEvery(
+                self.checkpoints,
+                self.checkpoint_seconds,
+                facts=lambda: {"seconds": self._seconds()},
+                should_stop=lambda: interruption.signal,
+            )
+        )
         return kept
 
     def _batches_from(self, step):

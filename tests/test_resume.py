@@ -1,0 +1,389 @@
+"""Runs that end in the middle and go on: to the same weights, and nothing is lost."""
+
+import errno
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_kssl import _files, cli, pretraining
+from keras_kssl.checkpoints import Checkpoints
+from keras_kssl.pretraining import building
+from keras_kssl.recipes import Recipe
+from tests.photos import broken_files, encoded, odd_files, picture, write_folder
+
+
+def tiny_encoder(depth, seed=None, **options):
+    """Compiles at once; batch statistics and dropout carry state from step to step."""
+    del depth, options
+    initializer = keras.initializers.GlorotUniform(seed)
+    encoder = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 3, strides=2, kernel_initializer=initializer),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.2, seed=seed),
+        ]
+    )
+    encoder.check_image_size = lambda height, width: None
+    return encoder
+
+
+@pytest.fixture(autouse=True)
+def only_training(request, monkeypatch):
+    """A tiny encoder, and nothing of what comes after training and takes longer."""
+    if request.node.get_closest_marker("slow"):
+        return
+    monkeypatch.setattr(building.models, "ResNet", tiny_encoder)
+    monkeypatch.setattr(pretraining.Run, "_write_encoder", lambda *arguments: {})
+    monkeypatch.setattr(pretraining.Run, "_draw", lambda *arguments: None)
+    monkeypatch.setattr(pretraining.Run, "_draw_views", lambda *arguments: None)
+    monkeypatch.setattr(pretraining.run, "_has_tensorboard", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    files = {f"{i:02d}.jpg": encoded(picture(24 + i, 40, i)) for i in range(26)}
+    return write_folder(folder, files)
+
+
+def recipe_of(photos, **options):
+    small = {"encoder": "resnet10", "projector": (16, 8), "size": 16}
+    steps = {"epochs": 3, "batch_size": 8, "target": True, "num_features": 16}
+    return Recipe(data=f"folder:{photos}", **{**small, **steps, **options})
+
+
+def pretrain(recipe, out, **options):
+    lines = []
+    options = {"checkpoint_seconds": 1000.0, "say": lines.append, **options}
+    summary = pretraining.pretrain(recipe, out, **options)
+    return summary, lines
+
+
+def state(out):
+    """Every array of the last checkpoint, and the metrics of every epoch."""
+    path = Checkpoints(out / "checkpoints").paths()[0]
+    with np.load(path) as archive:
+        # In one process a second model's variables have other names.
+        names = ("facts", "paths")
+        arrays = {key: archive[key] for key in archive if key not in names}
+    return arrays, (out / "metrics.csv").read_text()
+
+
+def assert_same_run(out, expected):
+    (arrays, metrics), (others, other_metrics) = state(out), expected
+    assert arrays.keys() == others.keys()
+    different = [key for key in arrays if not np.array_equal(arrays[key], others[key])]
+    assert different == []
+    assert metrics == other_metrics
+
+
+class StopAt(keras.callbacks.Callback):
+    """Does something after a number of steps of this process."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.step, self.action, self.seen = step, action, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+        if self.seen == self.step:
+            self.action()
+
+
+def stop_at(monkeypatch, step, action):
+    """Lets a run do something after `step` steps, before its own callbacks see it."""
+    usual = pretraining.Run._callbacks
+
+    def callbacks(self, *arguments):
+        return [StopAt(step, action), *usual(self, *arguments)]
+
+    monkeypatch.setattr(pretraining.Run, "_callbacks", callbacks)
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+METHODS = {
+    "gram": {"estimator": "gram"},
+    "random features": {"estimator": "random_features"},
+    "sfrik": {"method": "sfrik", "target": None},
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, tmp_path_factory):
+    """States of whole runs, each made once."""
+    made = {}
+
+    def run(name):
+        if name not in made:
+            out = tmp_path_factory.mktemp("whole") / "run"
+            pretrain(recipe_of(photos, **METHODS[name]), out)
+            made[name] = state(out)
+        return made[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    name, photos, tmp_path, monkeypatch, undisturbed
+):
+    recipe, out = recipe_of(photos, **METHODS[name]), tmp_path / "run"
+    # In the middle of an epoch, at its end, and soon after going on.
+    for number, step in ((signal.SIGTERM, 2), (signal.SIGINT, 1), (signal.SIGTERM, 2)):
+        with monkeypatch.context() as patch:
+            stop_at(patch, step, send(number))
+            with pytest.raises(pretraining.RunInterrupted, match="--resume") as caught:
+                pretrain(recipe, out, resume=out.exists())
+        assert caught.value.signal == number
+    assert Checkpoints(out / "checkpoints").steps()[0] == 5
+    _, lines = pretrain(None, out, resume=True)
+    assert any("going on after step 5" in line for line in lines)
+    assert_same_run(out, undisturbed(name))
+
+
+def test_a_run_that_was_done_only_writes_its_results_again(photos, tmp_path):
+    out = tmp_path / "run"
+    pretrain(recipe_of(photos), out)
+    before = state(out)
+    (out / "summary.json").unlink()
+    pretrain(None, out, resume=True)
+    assert_same_run(out, before)
+    assert (out / "summary.json").is_file()
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_passed_over(
+    harm, photos, tmp_path, monkeypatch, undisturbed
+):
+    out = tmp_path / "run"
+    stop_at(monkeypatch, 5, send(signal.SIGTERM))
+    with pytest.raises(pretraining.RunInterrupted):
+        pretrain(recipe_of(photos, estimator="gram"), out, checkpoint_seconds=0.0)
+    monkeypatch.undo()
+    newest, older = Checkpoints(out / "checkpoints").paths()
+    content = newest.read_bytes()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
+    harmed = {"cut": content[: len(content) // 2], "flipped": changed, "empty": b""}
+    newest.write_bytes(harmed[harm])
+    with pytest.warns(UserWarning, match=f"{newest.name} is damaged and passed over"):
+        _, lines = pretrain(None, out, resume=True)
+    step = int(older.name.split("-")[1])
+    assert any(f"going on after step {step}" in line for line in lines)
+    assert_same_run(out, undisturbed("gram"))
+
+
+def test_without_a_good_checkpoint_a_run_begins_again(
+    photos, tmp_path, monkeypatch, undisturbed
+):
+    out = tmp_path / "run"
+    stop_at(monkeypatch, 4, send(signal.SIGTERM))
+    with pytest.raises(pretraining.RunInterrupted):
+        pretrain(recipe_of(photos, estimator="gram"), out)
+    monkeypatch.undo()
+    shutil.rmtree(out / "checkpoints")
+    pretrain(None, out, resume=True)
+    assert_same_run(out, undisturbed("gram"))
+
+
+def test_a_changed_recipe_is_refused_and_named(photos, tmp_path):
+    out = tmp_path / "run"
+    pretrain(recipe_of(photos, epochs=1), out)
+    with pytest.raises(ValueError, match=r"epochs=2 \(the run has epochs=1\)"):
+        pretrain(recipe_of(photos, epochs=2), out, resume=True)
+    pretrain(recipe_of(photos, epochs=1), out, resume=True)
+    with pytest.raises(FileExistsError, match="--resume"):
+        pretrain(recipe_of(photos, epochs=1), out)
+    with pytest.raises(FileNotFoundError, match="which holds none"):
+        pretrain(None, tmp_path / "other", resume=True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_other_files_and_versions_are_noticed(photos, tmp_path, monkeypatch):
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    out = tmp_path / "run"
+    stop_at(monkeypatch, 4, send(signal.SIGTERM))
+    with pytest.raises(pretraining.RunInterrupted):
+        pretrain(recipe_of(folder, max_broken=0.5), out)
+    monkeypatch.undo()
+    (folder / "03.jpg").unlink()
+    (folder / "00_new.jpg").write_bytes(encoded(picture(30, 30, 99)))
+    monkeypatch.setattr(keras, "__version__", "3.99.0")
+    summary, lines = pretrain(None, out, resume=True)
+    text = "\n".join(lines)
+    assert "keras was 3.15" in text
+    assert "3.99.0" in text
+    assert "the data's content was" in text
+    assert "1 files are gone (03.jpg) and count as broken; 1 are new" in text
+    assert summary["broken_images"] == 1
+    assert "03.jpg: " in (out / "broken_images.txt").read_text()
+
+
+def test_a_second_process_is_refused(photos, tmp_path):
+    out = tmp_path / "run"
+    first = pretraining.Run(recipe_of(photos), out)
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises((BlockingIOError, FileExistsError)) as caught:
+            pretraining.Run(recipe_of(photos), out, **options)
+        if options:
+            assert f"held by process {os.getpid()}" in str(caught.value)
+    first.execute()
+    pretraining.Run(recipe_of(photos), out, overwrite=True).execute()
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_there(
+    photos, tmp_path, monkeypatch, undisturbed, capsys
+):
+    out = tmp_path / "run"
+    written = []
+
+    def fill_the_disk(file):
+        written.append(file)
+        if len(written) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        usual = np.savez
+
+        def savez(file, **arrays):
+            fill_the_disk(file)
+            usual(file, **arrays)
+
+        patch.setattr(np, "savez", savez)
+        with pytest.raises(pretraining.RunFailed, match=r"is full.*step 4 of 9.*Go on"):
+            pretrain(recipe_of(photos, estimator="gram"), out, checkpoint_seconds=0.0)
+    assert not list((out / "checkpoints").glob("*partial*"))
+    pretrain(None, out, resume=True)
+    assert_same_run(out, undisturbed("gram"))
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    _files.write_whole(path, "old")
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        _files.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_lost_run_says_so_and_keeps_its_last_good_checkpoint(photos, tmp_path):
+    out = tmp_path / "run"
+    options = {"learning_rate": 1e6, "optimizer": "lars", "warmup_epochs": 1.0}
+    recipe = recipe_of(photos, epochs=20, **options)
+    with pytest.raises(pretraining.RunFailed, match=r"lost: .*lower learning rate"):
+        pretrain(recipe, out, checkpoint_seconds=0.0)
+    for path in Checkpoints(out / "checkpoints").paths():
+        with np.load(path) as archive:
+            weights = [archive[key] for key in archive if key.startswith("model/")]
+        assert all(np.isfinite(weight).all() for weight in weights)
+
+
+def test_a_weight_that_is_lost_is_never_written(photos, tmp_path):
+    run = pretraining.Run(recipe_of(photos), tmp_path / "run", say=lambda line: None)
+    run.model.optimizer.build(run.model.trainable_variables)
+    variable = run.model.encoder.trainable_variables[3]
+    variable.assign(variable * np.nan)
+    with pytest.raises(FloatingPointError, match=variable.path):
+        run.checkpoints.write(run.model)
+    assert run.checkpoints.paths() == []
+
+
+def test_out_of_memory_says_which_batch_fits(photos, tmp_path, monkeypatch):
+    usual = pretraining.run.data.Batches.at
+
+    def at(self, step):
+        if self.batch_size > 4:
+            raise MemoryError("Unable to allocate")
+        return usual(self, step)
+
+    monkeypatch.setattr(pretraining.run.data.Batches, "at", at)
+    with pytest.raises(pretraining.RunFailed, match=r"batch of 8\. A batch of 4 fits"):
+        pretrain(recipe_of(photos), tmp_path / "run")
+
+
+@pytest.mark.skipif(not pathlib.Path("/sys").is_dir(), reason="no folder of this kind")
+def test_a_folder_that_cannot_be_written_is_wrong_input(photos, capsys):
+    arguments = ["pretrain", "--data", f"folder:{photos}", "--out", "/sys/kssl/run"]
+    assert cli.main(arguments) == 2
+    assert "must be a folder that can be written" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    photos, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    arguments = ["pretrain", "--data", f"folder:{photos}", "--out", str(out)]
+    arguments += ["--width", "0.125", "--projector", "16", "8", "--size", "16"]
+    arguments += ["--batch-size", "8", "--epochs", "1"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, send(signal.SIGTERM))
+        assert cli.main(arguments) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err
+    assert "The last checkpoint is of step 2 of 3. Go on: kssl pretrain --re" in said
+    assert said.count("\n") == 1
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert cli.main(["pretrain", "--resume", "--out", str(out)]) == 0
+    assert "going on after step 2" in (out / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_any_moment_a_run_ends_in_the_same_weights(tmp_path):
+    """2,000 photos with every oddity; two of the checkpoints are cut off."""
+    files = {
+        f"{i % 7}/{i:04d}.jpg": encoded(picture(60 + i % 50, 90 - i % 40, i))
+        for i in range(2000)
+    }
+    files |= {f"odd/{name}": content for name, content in odd_files().items()}
+    bad = {f"bad/{name}": content for name, content in broken_files().items()}
+    photos = write_folder(tmp_path / "photos", files | bad)
+    command = [sys.executable, "-m", "keras_kssl.cli", "pretrain", "--data"]
+    command += [f"folder:{photos}", "--width", "0.125", "--size", "32", "--epochs", "6"]
+    command += ["--batch-size", "64", "--projector", "64", "32", "--target", "True"]
+    command += ["--checkpoint-seconds", "0.5", "--out"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    subprocess.run([*command, whole], check=True, capture_output=True)
+    seconds = time.monotonic() - began
+    named = (whole / "broken_images.txt").read_text()
+    assert {line.split(": ")[0] for line in named.splitlines()} == set(bad)
+
+    rng, kills, resume = random.Random(0), 0, []
+    while kills < 10:
+        process = subprocess.Popen(
+            [*command, killed, *resume],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            process.communicate(timeout=rng.uniform(0.3, 0.7) * seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+        else:
+            assert process.returncode == 0
+            (killed / "checkpoints").rename(tmp_path / f"done{kills}")
+        paths = Checkpoints(killed / "checkpoints").paths()
+        if kills in (4, 7) and paths:
+            paths[0].write_bytes(paths[0].read_bytes()[:1000])
+        resume = ["--resume"] if (killed / "recipe.json").is_file() else []
+    subprocess.run([*command, killed, *resume], check=True, capture_output=True)
+    assert_same_run(killed, state(whole))
