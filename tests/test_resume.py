@@ -169,10 +169,10 @@ def test_a_damaged_checkpoint_is_passed_over(
     harm, photos, tmp_path, monkeypatch, undisturbed
 ):
     out = tmp_path / "run"
-    stop_at(monkeypatch, 5, send(signal.SIGTERM))
-    with pytest.raises(pretraining.RunInterrupted):
-        pretrain(recipe_of(photos, estimator="gram"), out, checkpoint_seconds=0.0)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, send(signal.SIGTERM))
+        with pytest.raises(pretraining.RunInterrupted):
+            pretrain(recipe_of(photos, estimator="gram"), out, checkpoint_seconds=0.0)
     newest, older = Checkpoints(out / "checkpoints").paths()
     content = newest.read_bytes()
     changed = bytearray(content)
@@ -190,10 +190,10 @@ def test_without_a_good_checkpoint_a_run_begins_again(
     photos, tmp_path, monkeypatch, undisturbed
 ):
     out = tmp_path / "run"
-    stop_at(monkeypatch, 4, send(signal.SIGTERM))
-    with pytest.raises(pretraining.RunInterrupted):
-        pretrain(recipe_of(photos, estimator="gram"), out)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, send(signal.SIGTERM))
+        with pytest.raises(pretraining.RunInterrupted):
+            pretrain(recipe_of(photos, estimator="gram"), out)
     shutil.rmtree(out / "checkpoints")
     pretrain(None, out, resume=True)
     assert_same_run(out, undisturbed("gram"))
@@ -215,10 +215,10 @@ def test_a_changed_recipe_is_refused_and_named(photos, tmp_path):
 def test_other_files_and_versions_are_noticed(photos, tmp_path, monkeypatch):
     folder = shutil.copytree(photos, tmp_path / "photos")
     out = tmp_path / "run"
-    stop_at(monkeypatch, 4, send(signal.SIGTERM))
-    with pytest.raises(pretraining.RunInterrupted):
-        pretrain(recipe_of(folder, max_broken=0.5), out)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, send(signal.SIGTERM))
+        with pytest.raises(pretraining.RunInterrupted):
+            pretrain(recipe_of(folder, max_broken=0.5), out)
     (folder / "03.jpg").unlink()
     (folder / "00_new.jpg").write_bytes(encoded(picture(30, 30, 99)))
     monkeypatch.setattr(keras, "__version__", "3.99.0")
