@@ -247,11 +247,12 @@ class Preview:
             crop_max=self.crop_max,
             flip=self.flip,
         )
-        from keras_kssl import preview
+        from keras_kssl import data, preview
         from keras_kssl.pretraining.building import build_policy
 
         policy = build_policy(recipe)
-        path = preview.draw(self.data, policy, self.out, self.images, self.seed)
+        source = data.open_source(self.data, max_broken=1.0)
+        path = preview.draw(source, policy, self.out, self.images, self.seed)
         print(f"Written: {path}")
 
 

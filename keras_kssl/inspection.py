@@ -74,7 +74,7 @@ def _contents(source):
     lines += [f"  {name}: {why}" for name, why in sorted(broken.items())[:_LISTED]]
     if len(broken) > _LISTED:
         lines.append(f"  and {len(broken) - _LISTED:,} more")
-    lines.append(f"copies of another image: {sum(len(names) for names in twins):,}")
+    lines.append(f"copies of another image: {sum(len(names) - 1 for names in twins):,}")
     lines += [f"  {' = '.join(names[:3])}" for names in twins[:_LISTED]]
     return lines
 

@@ -9,7 +9,13 @@ import pathlib
 import typing
 from typing import Literal
 
-from keras_kssl._checks import check_choice, check_integer, check_number, check_that
+from keras_kssl._checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_that,
+    message,
+)
 
 Method = Literal["ssl_hsic", "sfrik"]
 Policy = Literal["byol", "vicreg", "simclr", "auh"]
@@ -179,6 +185,7 @@ class Recipe:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
+            check_kind(field.name, getattr(self, field.name), field.type)
             choices = _choices(field.type)
             if choices and not (value is None and field.default is None):
                 check_choice("recipe", field.name, value, choices)
@@ -302,7 +309,14 @@ class Recipe:
     @classmethod
     def from_json(cls, text):
         """A recipe from what `to_json` returned; unknown names are refused."""
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ValueError(
+                f"recipe: the text must be JSON. Received: {error}"
+            ) from None
+        if not isinstance(values, dict):
+            raise TypeError(message("recipe", "text", "a JSON object", values))
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             check_choice("recipe", "option", name, known)
@@ -310,7 +324,44 @@ class Recipe:
 
     @classmethod
     def read(cls, path):
-        return cls.from_json(pathlib.Path(path).read_text())
+        try:
+            text = pathlib.Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"recipe: {str(path)!r} must be text in UTF-8. Received: {error}."
+            ) from None
+        return cls.from_json(text)
+
+
+def check_kind(name, value, annotation):
+    """Raises `TypeError` where a value is not of the kind that an option takes."""
+    kinds = typing.get_args(annotation) or (annotation,)
+    if typing.get_origin(annotation) in (Literal, tuple):
+        kinds = (annotation,)
+    for kind in kinds:
+        origin = typing.get_origin(kind)
+        if origin is Literal and (isinstance(value, str) or None in kinds):
+            return
+        if origin is tuple and isinstance(value, tuple):
+            for part in value:
+                check_number("recipe", name, part)
+            return
+        if kind is type(None) and value is None:
+            return
+        # Numbers have checks of their own, with limits.
+        if kind in (int, float) or (isinstance(kind, type) and type(value) is kind):
+            return
+    rule = " or ".join(_kind_name(kind) for kind in kinds)
+    raise TypeError(message("recipe", name, rule, value))
+
+
+def _kind_name(kind):
+    names = {str: "text", bool: "true or false", type(None): "left out"}
+    if typing.get_origin(kind) is tuple:
+        return "a list of numbers"
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(kind)))
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _choices(annotation):

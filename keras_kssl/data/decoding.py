@@ -9,6 +9,7 @@ files and TIFFs of more than four channels keep their channels.
 import contextlib
 import dataclasses
 import io
+import logging
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -138,6 +139,8 @@ def _read_tiff(stream):
         raise BrokenImage(
             "a TIFF that takes another reader: pip install 'keras_kssl[tiff]'"
         ) from None
+    # What it finds wrong is raised too, or does not matter.
+    tifffile.logger().setLevel(logging.CRITICAL)
     return tifffile.imread(stream, key=0)
 
 
