@@ -1,6 +1,7 @@
 """Objectives against the authors' recorded numbers, their definitions and laws."""
 
 import inspect
+import itertools
 
 import keras
 import numpy as np
@@ -300,6 +301,32 @@ def test_auto_takes_the_exact_form_for_small_batches_only():
     assert not hsic.gram_is_cheaper(n=16384, dim=256, num_features=512)
 
 
+@pytest.mark.skipif(not on_tensorflow, reason="JAX knows the batch size when it traces")
+def test_auto_takes_the_exact_form_for_batches_of_a_size_unknown_when_traced():
+    import tensorflow as tf
+
+    large = embeddings(batch=64, dim=16)
+    objective = objectives.HSIC(num_features=32, learn_scale=False, seed=0)
+    signature = [tf.TensorSpec((None, 16))] * 2
+    traced = tf.function(lambda *z: objective(list(z)), input_signature=signature)
+    gram = objectives.HSIC(estimator="gram", learn_scale=False)
+    assert float(traced(*large)) == pytest.approx(float(gram(large)), rel=1e-5)
+    assert float(objective(large)) != pytest.approx(float(gram(large)), rel=1e-3)
+
+
+def test_hsic_by_default_has_the_documented_numbers():
+    assert objectives.HSIC(name="hsic").get_config() == {
+        "name": "hsic",
+        "regularizer_weight": 3.0,
+        "num_features": 512,
+        "estimator": "auto",
+        "kernel": keras.saving.serialize_keras_object(kernels.InverseMultiquadric(1.0)),
+        "learn_scale": True,
+        "scale_learning_rate": 3e-4,
+        "seed": None,
+    }
+
+
 @pytest.mark.parametrize("make", ESTIMATED.values(), ids=ESTIMATED)
 def test_random_features_are_drawn_anew_in_each_call_from_the_seed(make):
     views = embeddings()
@@ -385,6 +412,32 @@ def test_kernel_scale_tends_to_the_root_of_half_the_squared_distance(estimator):
     for _ in range(30):
         objective.terms([z[:64], z[64:]], training=True)
     assert float(objective.scale) == pytest.approx(np.sqrt(2.0 / 2.0), abs=0.03)
+
+
+def test_kernel_scale_sees_all_pairs_of_rows_alike_and_new_ones_each_step(monkeypatch):
+    seen = []
+
+    def gradient(kernel, distances):
+        seen.append(ops.convert_to_numpy(distances))
+        return ops.zeros_like(distances)
+
+    monkeypatch.setattr(kernels.InverseMultiquadric, "log_slope_gradient", gradient)
+    # A Golomb ruler: no two pairs of the six rows are at the same angle.
+    angles = np.deg2rad(10.0 * np.array([0, 1, 4, 10, 12, 17]))
+    z = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype("float32")
+    objective = objectives.HSIC(num_features=8, estimator="random_features", seed=0)
+    for _ in range(2):
+        objective.terms([z[:3], z[3:]], training=True)
+    assert not np.array_equal(*seen)
+    for distances in seen:
+        assert distances.shape[0] * distances.shape[1] > 1e6
+        assert not np.array_equal(distances, distances.T)
+        for i, j in itertools.product(range(6), repeat=2):
+            expected = np.sum((z[i] - z[j]) ** 2)
+            share = np.mean(np.abs(distances - expected) < 1e-4)
+            # 4 standard errors of a share made of 512 rows per view and side.
+            ways = 6 if i == j else 2
+            assert share == pytest.approx(ways / 36, abs=0.015)
 
 
 def test_kernel_scale_rests_outside_training():

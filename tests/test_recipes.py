@@ -7,50 +7,249 @@ import sys
 
 import pytest
 
-from keras_kssl.recipes import Recipe, quickstart
+from keras_kssl.recipes import Facts, Recipe, quickstart
 
 METHODS = ("ssl_hsic", "sfrik")
-# What stays None in a resolved recipe: it depends on the data or the machine.
-OPEN = {"limit", "eval_train", "eval_test", "size", "jit_compile"}
+every_method = pytest.mark.parametrize("method", METHODS)
+# What stays None in a resolved recipe: it is optional, or the data's channels or the
+# backend tell.
+OPEN = {"limit", "eval_train", "eval_test", "mean", "std", "jit_compile"}
+# A hundred steps of 256 images in an epoch.
+CPU = Facts(count=25_600, shorter_side=80, has_accelerator=False)
+GPU = Facts(count=25_600, shorter_side=80, has_accelerator=True)
+FEW_STEPS, MANY_STEPS = {"epochs": 99}, {"epochs": 100}
+every_machine = pytest.mark.parametrize("facts", [CPU, GPU], ids=["cpu", "gpu"])
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_resolved_recipes_leave_nothing_to_the_method(method):
-    recipe = Recipe(method=method).resolved()
+@every_machine
+@every_method
+def test_resolved_recipes_leave_nothing_to_the_method(method, facts):
+    recipe = Recipe(method=method, data="builtin:digits").resolved(facts)
     left = {name for name, value in dataclasses.asdict(recipe).items() if value is None}
     assert left == OPEN
-    assert recipe.resolved() == recipe
+    assert recipe.stem != "auto"
+    assert recipe.resolved(facts) == recipe
 
 
-def test_methods_defaults_are_their_authors():
-    hsic, sfrik = (Recipe(method=method).resolved() for method in METHODS)
+def test_methods_defaults_are_their_authors_in_runs_of_10_000_steps():
+    hsic, sfrik = (
+        Recipe(method=method, **MANY_STEPS).resolved(CPU) for method in METHODS
+    )
     assert (hsic.augment, hsic.projector) == ("byol", (4096, 256))
     assert (hsic.learning_rate, hsic.average_decay) == (0.4, 0.999)
+    assert (hsic.target_decay, hsic.regularizer_weight) == (0.99, 3.0)
     assert (sfrik.augment, sfrik.projector) == ("vicreg", (8192, 8192, 8192))
     assert (sfrik.learning_rate, sfrik.average_decay) == (1.2, 0.0)
+    assert sfrik.coefficients == (1.0, 40.0, 40.0)
     assert (hsic.final_fraction, sfrik.final_fraction) == (0.0, 0.001)
+    for recipe in (hsic, sfrik):
+        assert (recipe.optimizer, recipe.weight_decay) == ("lars", 1e-6)
+        assert (recipe.crop_min, recipe.crop_max) == (0.08, 1.0)
+        assert recipe.target
+
+
+def test_runs_of_fewer_than_10_000_steps_are_smaller_and_without_target():
+    hsic, sfrik = (
+        Recipe(method=method, **FEW_STEPS).resolved(CPU) for method in METHODS
+    )
+    assert (hsic.augment, hsic.projector) == ("byol", (512, 128))
+    assert (sfrik.augment, sfrik.projector) == ("vicreg", (512, 512, 512))
+    assert (hsic.average_decay, sfrik.average_decay) == (0.99, 0.0)
+    assert (hsic.final_fraction, sfrik.final_fraction) == (0.0, 0.001)
+    for recipe in (hsic, sfrik):
+        assert (recipe.optimizer, recipe.learning_rate) == ("adam", 2e-3)
+        assert (recipe.crop_min, recipe.crop_max) == (0.2, 1.0)
+        assert recipe.target is False
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "optimizer"),
+    [(2_000, 2, "lars"), (2_000, 4, "adam"), (1_999, 2, "adam")],
+)
+def test_short_runs_are_told_by_whole_steps(count, batch_size, optimizer):
+    facts = Facts(count, shorter_side=80, has_accelerator=True)
+    recipe = Recipe(epochs=10, batch_size=batch_size).resolved(facts)
+    assert recipe.optimizer == optimizer
+
+
+@pytest.mark.parametrize(
+    ("count", "on_cpu", "on_gpu"),
+    [
+        (25_600, 30, 500),
+        (256 * 70, 43, 714),
+        (256 * 6, 100, 800),
+        (256 * 4_000, 5, 12),
+        (256 * 9_000, 5, 10),
+        (1, 100, 800),
+    ],
+)
+def test_epochs_make_a_number_of_steps_within_bounds(count, on_cpu, on_gpu):
+    for has_accelerator, epochs in ((False, on_cpu), (True, on_gpu)):
+        facts = Facts(count, 80, has_accelerator)
+        assert Recipe().resolved(facts).epochs == epochs
+    halved = Recipe(batch_size=512).resolved(dataclasses.replace(CPU, count=51_200))
+    assert halved.epochs == 30
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size"),
+    [
+        (10**6, 256),
+        (1024, 256),
+        (1023, 128),
+        (512, 128),
+        (511, 64),
+        (17, 4),
+        (15, 2),
+        (8, 2),
+        (2, 2),
+    ],
+)
+def test_batches_are_powers_of_two_that_make_four_steps(count, batch_size):
+    facts = dataclasses.replace(GPU, count=count)
+    assert Recipe().resolved(facts).batch_size == batch_size
+
+
+@pytest.mark.parametrize(
+    ("shorter_side", "on_cpu", "on_gpu"),
+    [(28, 28, 28), (96, 96, 96), (97, 96, 97), (224, 96, 224), (375, 96, 224)],
+)
+def test_views_are_as_large_as_the_images_up_to_a_bound(shorter_side, on_cpu, on_gpu):
+    for facts, size in ((CPU, on_cpu), (GPU, on_gpu)):
+        facts = dataclasses.replace(facts, shorter_side=shorter_side)
+        assert Recipe().resolved(facts).size == size
+
+
+@pytest.mark.parametrize(
+    ("count", "has_accelerator", "encoder"),
+    [
+        (99_999, False, "resnet10"),
+        (100_000, False, "resnet10"),
+        (99_999, True, "resnet18"),
+        (100_000, True, "resnet50"),
+    ],
+)
+def test_encoder_grows_with_machine_and_data(count, has_accelerator, encoder):
+    facts = Facts(count, 80, has_accelerator)
+    assert Recipe().resolved(facts).encoder == encoder
+
+
+def test_stem_follows_the_size_of_the_views_unless_it_is_chosen():
+    for size, stem in ((63, "cifar"), (64, "imagenet")):
+        assert Recipe(size=size).resolved(CPU).stem == stem
+        facts = dataclasses.replace(CPU, shorter_side=size)
+        assert Recipe().resolved(facts).stem == stem
+    assert Recipe(size=64, stem="cifar").resolved(CPU).stem == "cifar"
+    assert Recipe(size=63, stem="imagenet").resolved(CPU).stem == "imagenet"
+
+
+@pytest.mark.parametrize("length", [FEW_STEPS, MANY_STEPS])
+def test_smallest_crop_is_no_larger_than_the_largest(length):
+    assert Recipe(crop_max=0.05, **length).resolved(CPU).crop_min == 0.05
+    assert Recipe(crop_min=0.3, **length).resolved(CPU).crop_min == 0.3
 
 
 def test_learning_rate_grows_with_the_batch_for_lars_alone():
-    assert Recipe(batch_size=1024).resolved().learning_rate == pytest.approx(1.6)
-    assert Recipe(batch_size=64, optimizer="adam").resolved().learning_rate == 2e-3
-    assert Recipe(batch_size=1024, learning_rate=0.3).resolved().learning_rate == 0.3
+    def rate(**options):
+        return Recipe(**options).resolved(CPU).learning_rate
+
+    assert rate(batch_size=1024, optimizer="lars") == pytest.approx(1.6)
+    assert rate(batch_size=64, optimizer="adam") == 2e-3
+    assert rate(batch_size=256, epochs=1000, optimizer="adam") == 2e-3
+    assert rate(batch_size=1024, learning_rate=0.3) == 0.3
+
+
+def test_invariance_weight_is_the_published_one_at_the_published_batch():
+    recipe = Recipe(method="sfrik", batch_size=2048).resolved(GPU)
+    assert recipe.weight_per_pair is True
+    assert recipe.invariance_weight == 4000 / 8192
+    recipe = Recipe(method="sfrik", batch_size=64).resolved(GPU)
+    assert recipe.invariance_weight == 1000 / 64
+
+
+def test_a_chosen_invariance_weight_is_per_coordinate_unless_told_otherwise():
+    for chosen, expected in ((None, False), (True, True), (False, False)):
+        recipe = Recipe(invariance_weight=4000.0, weight_per_pair=chosen).resolved(GPU)
+        assert recipe.invariance_weight == 4000.0
+        assert recipe.weight_per_pair is expected
 
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(1, 0.1), (50, 5.0), (1000, 10.0)])
 def test_warmup_takes_a_tenth_of_a_run_and_at_most_10_epochs(epochs, warmup):
-    assert Recipe(epochs=epochs).resolved().warmup_epochs == warmup
+    assert Recipe(epochs=epochs).resolved(CPU).warmup_epochs == warmup
 
 
-def test_what_is_chosen_stays_even_where_it_is_zero():
-    chosen = {"warmup_epochs": 0.0, "average_decay": 0.0, "final_fraction": 0.5}
-    recipe = Recipe(projector=(7,), augment="simclr", **chosen).resolved()
-    assert {name: getattr(recipe, name) for name in chosen} == chosen
-    assert (recipe.projector, recipe.augment) == ((7,), "simclr")
+@pytest.mark.parametrize("length", [FEW_STEPS, MANY_STEPS])
+def test_what_is_chosen_stays_even_where_it_is_zero(length):
+    chosen = {
+        "encoder": "resnet34",
+        "projector": (7,),
+        "augment": "simclr",
+        "size": 40,
+        "batch_size": 100,
+        "optimizer": "adam",
+        "warmup_epochs": 0.0,
+        "final_fraction": 0.5,
+        "invariance_weight": 0.0,
+        "average_decay": 0.0,
+        "jit_compile": False,
+        **length,
+    }
+    for target in (False, True):
+        recipe = Recipe(target=target, **chosen).resolved(GPU)
+        assert {name: getattr(recipe, name) for name in chosen} == chosen
+        assert recipe.target is target
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("make", [quickstart, lambda m: Recipe(method=m).resolved()])
+def test_differences_are_what_was_asked_for_and_is_otherwise():
+    run = Recipe(epochs=7, seed=3).resolved(CPU)
+    assert Recipe().differences(run) == {}
+    assert Recipe(epochs=7, seed=3).differences(run) == {}
+    asked = Recipe(epochs=8, flip=0.0, limit=100, seed=3)
+    assert asked.differences(run) == {
+        "epochs": (8, 7),
+        "flip": (0.0, 0.5),
+        "limit": (100, None),
+    }
+
+
+@every_method
+def test_quickstart_chooses_these_options_and_leaves_the_others(method):
+    given = {
+        field.name: getattr(quickstart(method, seed=5), field.name)
+        for field in dataclasses.fields(Recipe)
+        if getattr(quickstart(method, seed=5), field.name) != field.default
+    }
+    expected = {
+        "method": method,
+        "data": "builtin:digits:train",
+        "eval_test": "builtin:digits:test",
+        "encoder": "resnet10",
+        "width": 0.25,
+        "projector": {"ssl_hsic": (512, 128), "sfrik": (512, 512, 512)}[method],
+        "augment": "auh",
+        "size": 20,
+        "crop_min": 0.2,
+        "crop_max": 0.5,
+        "flip": 0.0,
+        "epochs": 26,
+        "batch_size": 64,
+        "optimizer": "adam",
+        "target": False,
+        "invariance_weight": 8.0,
+        "weight_per_pair": True,
+        "average_decay": 0.99,
+        "seed": 5,
+    }
+    if method == Recipe().method:
+        del expected["method"]
+    assert given == expected
+
+
+@every_method
+@pytest.mark.parametrize(
+    "make", [quickstart, lambda method: Recipe(method=method).resolved(CPU)]
+)
 def test_recipes_come_back_from_a_file_as_they_were(tmp_path, make, method):
     recipe = make(method)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
@@ -83,7 +282,12 @@ def test_unknown_option_in_a_file_is_named_with_the_nearest():
         ("crop_min", 1.5),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
-        ("warmup_epochs", 101),
+        ("warmup_epochs", -1.0),
+        ("max_broken", 1.1),
+        ("flip", 1.5),
+        ("crop_max", 1.1),
+        ("regularizer_weight", -1.0),
+        ("invariance_weight", -1.0),
         ("final_fraction", -0.1),
         ("weight_decay", -1.0),
         ("target_decay", 1.1),
@@ -99,9 +303,17 @@ def test_values_out_of_range_are_refused_when_the_recipe_is_made(option, value):
         Recipe(**{option: value})
 
 
+def test_bounds_that_hang_on_other_options_hold_for_chosen_and_for_default_ones():
+    for epochs in (7, None):
+        with pytest.raises(ValueError, match=r"recipe: `warmup_epochs` must be"):
+            Recipe(warmup_epochs=101, epochs=epochs).resolved(CPU)
+    with pytest.raises(ValueError, match=r"recipe: `crop_min` must be"):
+        Recipe(crop_min=0.6, crop_max=0.5)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("epochs", 1.5), ("epochs", None), ("batch_size", "64"), ("seed", True)],
+    [("epochs", 1.5), ("num_features", None), ("batch_size", "64"), ("seed", True)],
 )
 def test_wrong_kinds_are_refused_when_the_recipe_is_made(option, value):
     with pytest.raises(TypeError, match=f"recipe: `{option}` must be an integer"):

@@ -13,6 +13,7 @@ from keras import layers, ops
 from keras_kssl import augment, kernels, models, objectives
 from keras_kssl.optimizers import TargetDecay
 from tests.conftest import ROOT
+from tests.gradients import value_and_gradients
 
 BACKEND = keras.backend.backend()
 OTHER = {"tensorflow": "jax", "jax": "tensorflow"}.get(BACKEND)
@@ -101,6 +102,36 @@ def statistics_of(layer):
     return arrays_of(v for v in layer.variables if "moving" in v.path)
 
 
+def test_objective_sees_the_predictions_and_the_targets_of_each_view():
+    model = make_model()
+    # Another target network, as after some steps.
+    for variable in model.target_encoder.variables + model.target_projector.variables:
+        variable.assign(1.5 * variable + 0.1)
+    views = views_of_batch()
+    predictions = [model.predictor(model.projector(model.encoder(v))) for v in views]
+    targets = [model.target_projector(model.target_encoder(v)) for v in views]
+    expected = [*predictions, targets[1], targets[0]]
+    embeddings = model.embed(views, training=False)["embeddings"]
+    for ours, theirs in zip(arrays_of(embeddings), arrays_of(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_no_gradient_comes_back_through_the_target_network():
+    model = make_model()
+    weights = np.random.default_rng(0).normal(size=(4, 8, 5)).astype("float32")
+
+    def sum_of(count):
+        def function(*views):
+            embeddings = model.embed(list(views), training=False)["embeddings"]
+            return sum(ops.sum(embeddings[i] * weights[i]) for i in range(count))
+
+        return value_and_gradients(function, *views_of_batch())[1]
+
+    for all_four, of_predictions in zip(sum_of(4), sum_of(2), strict=True):
+        assert np.abs(of_predictions).max() > 1e-3
+        np.testing.assert_allclose(all_four, of_predictions, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("decay", [0.9, TargetDecay(4, initial=0.5), 0.0, 1.0])
 def test_target_network_follows_the_recursion(decay):
     model = make_model(target_decay=decay)
@@ -124,17 +155,21 @@ def test_target_network_follows_the_recursion(decay):
 
 def test_target_network_has_moving_statistics_of_its_own_and_no_gradient():
     model = make_model(target_decay=1.0)
-    start, start_statistics = target(model), statistics_of(model.target_encoder)
+    pairs = [
+        (model.target_encoder, model.encoder),
+        (model.target_projector, model.projector),
+    ]
+    start = target(model), [statistics_of(copied) for copied, _ in pairs]
     step(model)
     step(model)
-    for before, after in zip(start, target(model), strict=True):
+    for before, after in zip(start[0], target(model), strict=True):
         np.testing.assert_array_equal(before, after)
-    moved = statistics_of(model.target_encoder)
-    own = statistics_of(model.encoder)
-    assert len(moved) == 2
-    for before, after, other in zip(start_statistics, moved, own, strict=True):
-        assert np.abs(after - before).max() > 1e-3
-        assert not np.array_equal(after, other)
+    for (copied, original), before in zip(pairs, start[1], strict=True):
+        after, others = statistics_of(copied), statistics_of(original)
+        assert len(after) == (2 if copied is model.target_encoder else 4)
+        for old, new, other in zip(before, after, others, strict=True):
+            assert np.abs(new - old).max() > 1e-3
+            assert not np.array_equal(new, other)
     trainable = {id(v) for v in model.trainable_variables}
     for layer in (model.target_encoder, model.target_projector):
         assert not trainable & {id(v) for v in layer.variables}
@@ -142,9 +177,11 @@ def test_target_network_has_moving_statistics_of_its_own_and_no_gradient():
     assert trainable == {id(v) for part in parts for v in part.trainable_variables}
 
 
-@pytest.mark.parametrize("decay", [0.9, 0.0])
-def test_averaged_encoder_is_the_weighted_mean_of_all_steps(decay):
-    model = make_model("sfrik", average_decay=decay)
+@pytest.mark.parametrize(
+    ("kind", "decay"), [("sfrik", 0.9), ("sfrik", 0.0), ("ssl_hsic", 0.9)]
+)
+def test_averaged_encoder_is_the_weighted_mean_of_all_steps(kind, decay):
+    model = make_model(kind, average_decay=decay)
     for averaged, own in zip(
         model.averaged_encoder().weights, model.encoder.weights, strict=True
     ):
@@ -237,6 +274,64 @@ def test_same_seed_gives_the_same_losses_and_another_seed_others(kind):
     assert first[0] != first[1]
 
 
+def test_each_batch_is_augmented_anew_also_after_loading(tmp_path):
+    model = models.SFRIK(
+        make_encoder(), augment=augment.byol(8), projector=make_head("projector")
+    )
+    images = views_of_batch()[0]
+    first = arrays_of(model.views(images))
+    model.save(tmp_path / "model.keras")
+    second = arrays_of(model.views(images))
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for a, b, c in zip(first, second, arrays_of(loaded.views(images)), strict=True):
+        assert np.abs(a - b).max() > 0.1
+        np.testing.assert_array_equal(c, b)
+
+
+def test_ssl_hsic_by_default_has_the_documented_parts_each_with_a_seed_of_its_own():
+    def make(seed):
+        return models.SSLHSIC(make_encoder(), seed=seed)
+
+    model = make(3)
+    for head in (model.projector, model.predictor):
+        assert head.hidden_units == (4096,)
+        assert (head.output_units, head.normalize_output) == (256, True)
+    assert (model.target_decay, model.average_decay) == (0.99, 0.999)
+    assert (model.probe_classes, model.augment) == (None, None)
+    hsic = objectives.HSIC(seed=3, name=model.objective.name)
+    assert model.objective.get_config() == hsic.get_config()
+
+    def kernels_of(model):
+        return arrays_of(
+            head.steps[-2].kernel for head in (model.projector, model.predictor)
+        )
+
+    projector, predictor = kernels_of(model)
+    assert not np.array_equal(projector, predictor)
+    for ours, same, others in zip(
+        kernels_of(model), kernels_of(make(3)), kernels_of(make(4)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, same)
+        assert not np.array_equal(ours, others)
+
+
+def test_sfrik_by_default_has_the_documented_parts_and_the_seed(monkeypatch):
+    asked = []
+
+    def small_head(*widths, **options):
+        asked.append((*widths, options.pop("seed")))
+        return models.MLPHead((4,), 3, **options)
+
+    # The published projector has 134 million parameters.
+    monkeypatch.setattr("keras_kssl.models.sfrik.MLPHead", small_head)
+    model = models.SFRIK(make_encoder(), seed=3)
+    assert asked == [((8192, 8192), 8192, 3)]
+    assert not model.projector.normalize_output
+    assert (model.average_decay, model.averages) == (None, [])
+    sfrik = objectives.SFRIK(name=model.objective.name)
+    assert model.objective.get_config() == sfrik.get_config()
+
+
 def test_compiled_training_equals_uncompiled_training():
     expected = losses_of(make_model(compiled={"jit_compile": False}))
     compiled = losses_of(make_model(compiled={"jit_compile": True}))
@@ -260,7 +355,7 @@ def batch_of(seed):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_training_is_near_to_full_precision(policy):
+def test_half_precision_training_is_near_to_full_precision(policy, tmp_path):
     expected = losses_of(make_model())
     keras.config.set_dtype_policy(policy)
     try:
@@ -268,8 +363,14 @@ def test_half_precision_training_is_near_to_full_precision(policy):
         losses = losses_of(model)
     finally:
         keras.config.set_dtype_policy("float32")
-    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert scaled == (policy == "mixed_float16")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for optimizer in (model.optimizer, loaded.optimizer):
+        scalers = []
+        while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            scalers.append(optimizer)
+            optimizer = optimizer.inner_optimizer
+        assert len(scalers) == (1 if policy == "mixed_float16" else 0)
     # Eight bits of significance in bfloat16, eleven in float16, over a few layers.
     np.testing.assert_allclose(losses, expected, atol=0.1)
     assert all(v.dtype == "float32" for v in model.trainable_variables)
@@ -399,28 +500,98 @@ def test_negative_labels_do_not_count_in_the_probe():
         assert ours == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_prediction_gives_features_and_evaluation_the_objective():
+def test_probe_accuracy_is_the_share_of_known_labels_it_finds():
+    model = make_model("sfrik", probe_classes=3)
+    features = model.features(views_of_batch()[0], training=True)
+    guesses = ops.convert_to_numpy(model.probe(features)).argmax(axis=-1)
+    # Two of six are wrong, two are unknown.
+    labels = np.where(np.arange(8) < 2, (guesses + 1) % 3, guesses)
+    labels[6:] = -1
+    logs = step(model, labels=labels)
+    assert float(logs["probe_accuracy"]) == pytest.approx(4 / 6, rel=1e-6)
+
+
+def test_prediction_gives_the_features():
     model = make_model()
-    views = views_of_batch()
-    features = model.predict(views[0], verbose=0)
-    expected = ops.convert_to_numpy(model.encoder(views[0], training=False))
+    images = views_of_batch()[0]
+    expected = ops.convert_to_numpy(model.encoder(images, training=False))
+    features = model.predict(images, verbose=0)
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
-    before = arrays_of(model.trainable_variables)
-    logs = model.evaluate(views, return_dict=True, verbose=0, batch_size=8)
-    assert np.isfinite(logs["loss"])
-    assert {"hsic_zy", "hsic_zz", "alignment", "effective_rank"} <= set(logs)
-    for a, b in zip(before, arrays_of(model.trainable_variables), strict=True):
+
+
+@every_model
+def test_evaluation_changes_no_variable_and_training_the_kernel_scale(kind):
+    model = make_model(kind)
+    step(model)
+    model.settle_averages()
+    before = arrays_of(model.variables)
+    model.evaluate(views_of_batch(), verbose=0, batch_size=4)
+    for a, b in zip(before, arrays_of(model.variables), strict=True):
         np.testing.assert_array_equal(a, b)
+    if kind != "sfrik":
+        # The first step of Adam's rule is as long as its learning rate.
+        assert float(model.objective.scale) == pytest.approx(1.0 - 3e-4, abs=1e-6)
+
+
+def test_evaluation_gives_the_objective_and_the_statistics_of_all_batches():
+    model = make_model("sfrik")
+    views = views_of_batch(seed=5)
+    for _ in range(20):
+        # Moving statistics near to those of the batch keep the directions apart.
+        model.embed(views, training=True)
+    z = [
+        ops.convert_to_numpy(model.projector(model.encoder(v))).astype("float64")
+        for v in views
+    ]
+    units = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in z]
+    halves = [slice(0, 4), slice(4, 8)]
+    pairs = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    potentials = [
+        np.mean([np.exp(-2 * np.sum((u[i] - u[j]) ** 2)) for i, j in pairs])
+        for u in (units[0][half] for half in halves)
+    ]
+    spectrum = np.linalg.svd(units[0], compute_uv=False)
+    share = spectrum / spectrum.sum()
+    losses = [
+        model.objective([v[half].astype("float32") for v in z]) for half in halves
+    ]
+    logs = model.evaluate(views, return_dict=True, verbose=0, batch_size=4)
+    expected = {
+        "loss": np.mean([float(loss) for loss in losses]),
+        "alignment": np.mean(np.sum((units[0] - units[1]) ** 2, axis=1)),
+        "uniformity": np.mean(np.log(potentials)),
+        "effective_rank": np.exp(-np.sum(share * np.log(share))),
+    }
+    for name, value in expected.items():
+        assert float(logs[name]) == pytest.approx(value, rel=1e-4), name
+    assert logs["effective_rank"] > 2.0
+    assert {*expected, *model.objective.term_names} == set(logs)
+
+
+def test_steps_of_an_epoch_log_the_effective_rank_of_the_epoch_before():
+    class Recorder(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(float(logs["effective_rank"]))
+
+    seen = []
+    fitted = make_model("sfrik").fit(
+        views_of_batch(), epochs=3, batch_size=8, verbose=0, callbacks=[Recorder()]
+    )
+    of_epochs = fitted.history["effective_rank"]
+    assert min(of_epochs) > 1.0
+    assert seen == [0.0, *of_epochs[:2]]
 
 
 def test_uint8_images_are_scaled_to_unit_range():
     model = make_model("sfrik")
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype("uint8")
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(model(images)),
-        ops.convert_to_numpy(model(images.astype("float32") / 255.0)),
-        rtol=1e-6,
-    )
+    scaled = images.astype("float32") / 255.0
+    for ours, expected in (
+        (model(images), model(scaled)),
+        (model.views((images, images[::-1]))[0], scaled),
+        (model.views((images, images[::-1]))[1], scaled[::-1]),
+    ):
+        np.testing.assert_allclose(*arrays_of([ours, expected]), rtol=1e-6)
 
 
 def test_feature_maps_are_averaged_over_space():

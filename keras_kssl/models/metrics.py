@@ -40,3 +40,7 @@ class EffectiveRank(keras.metrics.Metric):
         rank = rank_of_spectrum(ops.sqrt(ops.maximum(eigenvalues, 0.0)))
         self.latest.assign(rank)
         return rank
+
+    def reset_state(self):
+        # Keras resets all variables; `latest` is for the steps of the next epoch.
+        self.second_moments.assign(ops.zeros(self.second_moments.shape))

@@ -1,0 +1,212 @@
+"""What reaches the compiled model of each option of a recipe."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_kssl import augment, models, optimizers
+from keras_kssl.pretraining import building
+from keras_kssl.recipes import Facts, Recipe
+
+FACTS = Facts(count=80, shorter_side=16, has_accelerator=False)
+TOTAL_STEPS = 50
+# No value is one that some part of the library has by default.
+SHARED = {
+    "encoder": "resnet10",
+    "width": 0.125,
+    "stem": "cifar",
+    "projector": (12, 10, 6),
+    "mean": (0.1, 0.2, 0.3),
+    "std": (0.4, 0.5, 0.6),
+    "augment": "simclr",
+    "size": 16,
+    "crop_min": 0.3,
+    "crop_max": 0.7,
+    "flip": 0.25,
+    "epochs": 10,
+    "batch_size": 16,
+    "optimizer": "lars",
+    "learning_rate": 0.7,
+    "warmup_epochs": 2.0,
+    "final_fraction": 0.05,
+    "weight_decay": 1e-3,
+    "average_decay": 0.5,
+    "jit_compile": False,
+    "seed": 3,
+}
+OF_HSIC = {
+    "regularizer_weight": 2.5,
+    "target": True,
+    "target_decay": 0.75,
+    "estimator": "random_features",
+    "num_features": 33,
+}
+OF_SFRIK = {
+    "invariance_weight": 7.0,
+    "weight_per_pair": True,
+    "coefficients": (0.5, 2.0),
+}
+RECIPES = {
+    "ssl_hsic": Recipe(method="ssl_hsic", **SHARED, **OF_HSIC).resolved(FACTS),
+    "sfrik": Recipe(method="sfrik", **SHARED, **OF_SFRIK).resolved(FACTS),
+}
+METHODS = tuple(RECIPES)
+
+
+def built(method, channels=3, **changes):
+    recipe = dataclasses.replace(RECIPES[method], **changes)
+    return building.build_model(recipe, channels, TOTAL_STEPS)
+
+
+@pytest.fixture(scope="module")
+def of():
+    """The models of both recipes as they are, by method."""
+    return {method: built(method) for method in METHODS}
+
+
+def config_of(part, *names):
+    config = part.get_config()
+    return {name: config[name] for name in names}
+
+
+def seeds_of(model):
+    seeds = [model.encoder.seed, model.seed, model.projector.seed]
+    if isinstance(model, models.SSLHSIC):
+        seeds += [model.objective.seed, model.predictor.seed]
+    return seeds
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_encoder_is_that_of_the_recipe(of, method):
+    encoder = of[method].encoder
+    assert config_of(encoder, "depth", "width", "stem", "input_channels") == {
+        "depth": 10,
+        "width": 0.125,
+        "stem": "cifar",
+        "input_channels": 3,
+    }
+    normalize = encoder.get_layer("normalize")
+    assert normalize.mean == (0.1, 0.2, 0.3)
+    assert normalize.std == (0.4, 0.5, 0.6)
+
+
+def test_encoder_takes_the_channels_of_the_data():
+    model = built("sfrik", channels=1, mean=(0.2,), std=(0.3,), augment="auh")
+    assert model.encoder.input_shape == (None, None, None, 1)
+    assert model.encoder.get_layer("normalize").mean == (0.2,)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_views_are_those_of_the_recipe(of, method):
+    expected = augment.simclr(16, crop_scale=(0.3, 0.7), flip=0.25)
+    assert of[method].augment == expected
+    assert expected != augment.byol(16, crop_scale=(0.3, 0.7), flip=0.25)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_average_is_that_of_the_recipe_and_none_where_its_decay_is_0(of, method):
+    model = of[method]
+    assert model.average_decay == 0.5
+    assert len(model.averages) == len(model.encoder.trainable_variables)
+    plain = built(method, average_decay=0.0)
+    assert plain.average_decay is None
+    assert plain.averages == []
+
+
+def test_ssl_hsic_has_the_objective_of_the_recipe(of):
+    names = ("regularizer_weight", "estimator", "num_features")
+    expected = {name: OF_HSIC[name] for name in names}
+    assert config_of(of["ssl_hsic"].objective, *names) == expected
+
+
+def test_sfrik_has_the_objective_of_the_recipe(of):
+    assert config_of(of["sfrik"].objective, *OF_SFRIK) == OF_SFRIK
+    published = built("sfrik", weight_per_pair=False)
+    assert published.objective.weight_per_pair is False
+
+
+def test_target_network_moves_ever_more_slowly(of):
+    decay = of["ssl_hsic"].target_decay
+    # Half a cosine from 0.75 to 1.
+    values = [float(decay(step)) for step in (0, TOTAL_STEPS // 2, TOTAL_STEPS)]
+    assert values == pytest.approx([0.75, 0.875, 1.0], rel=1e-6)
+
+
+def test_model_without_a_target_network_has_no_predictor():
+    model = built("ssl_hsic", target=False)
+    assert not model.target
+    assert model.predictor is None
+    assert not hasattr(model, "target_encoder")
+
+
+def test_heads_have_the_widths_of_the_recipe(of):
+    for model in of.values():
+        assert model.projector.hidden_units == (12, 10)
+        assert model.projector.output_units == 6
+    predictor = of["ssl_hsic"].predictor
+    assert (predictor.hidden_units, predictor.output_units) == ((12,), 6)
+
+
+def test_heads_are_normalised_for_ssl_hsic_alone_and_unless_told_otherwise(of):
+    assert RECIPES["sfrik"].normalize_output
+    assert not of["sfrik"].projector.normalize_output
+    for normalize, model in (
+        (True, of["ssl_hsic"]),
+        (False, built("ssl_hsic", normalize_output=False)),
+    ):
+        assert model.projector.normalize_output is normalize
+        assert model.predictor.normalize_output is normalize
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_seed_gives_every_part_a_seed_of_its_own(of, method):
+    same, other = built(method), built(method, seed=4)
+    assert seeds_of(same) == seeds_of(of[method])
+    seeds = seeds_of(same) + seeds_of(other)
+    assert None not in seeds
+    assert len(set(seeds)) == len(seeds)
+    ours, again, others = (
+        ops.convert_to_numpy(model.encoder.get_layer("stem_conv").kernel)
+        for model in (of[method], same, other)
+    )
+    np.testing.assert_array_equal(ours, again)
+    assert not np.array_equal(ours, others)
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "adam"])
+def test_learning_rate_rises_to_its_peak_and_falls_to_the_final_fraction(optimizer):
+    used = built("sfrik", optimizer=optimizer).optimizer
+    rates = []
+    # Two of ten epochs of warm-up: steps 0 to 10 of 50.
+    for step in (0, 5, 10, 30, TOTAL_STEPS):
+        used.iterations.assign(step)
+        rates.append(float(used.learning_rate))
+    middle = 0.7 * (0.05 + 0.95 / 2)
+    assert rates == pytest.approx([0.0, 0.35, 0.7, middle, 0.05 * 0.7], rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_optimizer_is_that_of_the_recipe(of, method):
+    lars, adam = of[method].optimizer, built(method, optimizer="adam").optimizer
+    assert type(lars) is optimizers.LARS
+    assert lars.get_config()["weight_decay"] == 1e-3
+    assert type(adam) is keras.optimizers.Adam
+    assert adam.weight_decay is None
+
+
+def test_step_is_compiled_by_xla_where_it_pays_unless_told_otherwise(monkeypatch):
+    on_jax = keras.backend.backend() == "jax"
+    for has_accelerator, default in ((False, on_jax), (True, True)):
+        monkeypatch.setattr(
+            building, "has_accelerator", lambda is_there=has_accelerator: is_there
+        )
+        for chosen, expected in ((None, default), (True, True), (False, False)):
+            assert built("sfrik", jit_compile=chosen).jit_compile is expected
+
+
+def test_views_too_small_for_the_encoder_are_refused():
+    with pytest.raises(ValueError, match=r"at least 32 x 32 .*'imagenet'.*16"):
+        built("sfrik", stem="imagenet")
