@@ -349,7 +349,9 @@ def check_kind(name, value, annotation):
         if kind is type(None) and value is None:
             return
         # Numbers have checks of their own, with limits.
-        if kind in (int, float) or (isinstance(kind, type) and type(value) is kind):
+        if kind in (int, float) and value is not None:
+            return
+        if isinstance(kind, type) and type(value) is kind:
             return
     rule = " or ".join(_kind_name(kind) for kind in kinds)
     raise TypeError(message("recipe", name, rule, value))
@@ -357,6 +359,7 @@ def check_kind(name, value, annotation):
 
 def _kind_name(kind):
     names = {str: "text", bool: "true or false", type(None): "left out"}
+    names |= {int: "an integer", float: "a number"}
     if typing.get_origin(kind) is tuple:
         return "a list of numbers"
     if typing.get_origin(kind) is Literal:

@@ -22,6 +22,7 @@ _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 _DEEP_MODES = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_LARGEST_TIFF = 2**31
 _NPY_START = b"\x93NUMPY"
 
 
@@ -141,7 +142,16 @@ def _read_tiff(stream):
         ) from None
     # What it finds wrong is raised too, or does not matter.
     tifffile.logger().setLevel(logging.CRITICAL)
-    return tifffile.imread(stream, key=0)
+    with tifffile.TiffFile(stream) as file:
+        page = file.pages[0]
+        size = stream.seek(0, io.SEEK_END)
+        is_plain = page.compression == tifffile.COMPRESSION.NONE
+        # A header that is wrong may ask for millions of strips.
+        if page.nbytes > (size if is_plain else _LARGEST_TIFF):
+            raise BrokenImage(
+                f"a file of {size} bytes for {page.nbytes} bytes of image"
+            )
+        return page.asarray()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ from keras import ops
 from keras_kssl.statistics import rank_of_spectrum
 
 _MAX_COORDINATES = 512
+# Of float32.
+_EPSILON = 1.2e-7
 
 
 class EffectiveRank(keras.metrics.Metric):
@@ -37,6 +39,10 @@ class EffectiveRank(keras.metrics.Metric):
 
     def result(self):
         eigenvalues, _ = ops.eigh(ops.convert_to_tensor(self.second_moments))
+        # Rounding leaves eigenvalues where there are none, and the root makes them
+        # large: at total collapse they counted for half a direction.
+        noise = self.num_coordinates * _EPSILON * ops.max(eigenvalues)
+        eigenvalues = ops.where(eigenvalues > noise, eigenvalues, 0.0)
         rank = rank_of_spectrum(ops.sqrt(ops.maximum(eigenvalues, 0.0)))
         self.latest.assign(rank)
         return rank
