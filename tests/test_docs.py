@@ -62,7 +62,15 @@ def test_the_library_has_examples():
     assert len(found) >= 20
 
 
-COMMANDS = (cli.Quickstart, cli.Pretrain, cli.Evaluate, cli.Export, cli.Doctor)
+COMMANDS = (
+    cli.Quickstart,
+    cli.Pretrain,
+    cli.Evaluate,
+    cli.Extract,
+    cli.Export,
+    cli.Preview,
+    cli.Doctor,
+)
 
 
 def assert_parses(words, monkeypatch):
