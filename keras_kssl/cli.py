@@ -1,5 +1,6 @@
 """The command line: kssl quickstart, pretrain, evaluate, extract, export and more."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -7,6 +8,7 @@ import os
 import pathlib
 import re
 import sys
+import tempfile
 from typing import Annotated
 
 import tyro
@@ -59,6 +61,8 @@ class Pretrain:
     """Go on with the run in the folder, from its last checkpoint."""
     checkpoint_seconds: float = 300.0
     """Time between two checkpoints."""
+    typed: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of the recipe's options that stand on the command line."""
     recipe_file: pathlib.Path | None = None
     """A recipe.json, for example of another run; takes the place of all other options
     of the recipe."""
@@ -87,6 +91,8 @@ class Pretrain:
             )
             out = _new_folder(recipe)
         options = {"resume": self.resume, "checkpoint_seconds": self.checkpoint_seconds}
+        if self.resume:
+            options["asked"] = self.typed
         _pretrain(recipe, out, self.overwrite, **options)
         print(f"\nNext: kssl evaluate {out} --train SOURCE --test SOURCE")
 
@@ -286,7 +292,13 @@ class Doctor:
 
 
 def main(arguments=None):
-    """Runs one command; returns its exit code: 0, 1 (failed) or 2 (wrong input)."""
+    """Runs one command.
+
+    Returns:
+        Its exit code: 0; 1 where it failed; 2 for wrong input; 128 and the number of
+        the signal where one has stopped it.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     commands = Quickstart | Pretrain | Evaluate | Extract | Export | Preview | Doctor
     try:
         command = tyro.cli(
@@ -296,7 +308,12 @@ def main(arguments=None):
             description="Kernel self-supervised learning of image encoders.",
             config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
         )
+        if isinstance(command, Pretrain):
+            typed = _typed_options(arguments)
+            command = dataclasses.replace(command, typed=typed)
         _choose_backend()
+        with _without_greetings():
+            import keras  # noqa: F401
         command.run()
     except RunEnded as error:
         print(f"kssl: {error}", file=sys.stderr)
@@ -316,6 +333,14 @@ class RunEnded(Exception):
     def __init__(self, error, code):
         super().__init__(str(error))
         self.code = code
+
+
+def _typed_options(arguments):
+    """Names of the recipe's options that stand on the command line."""
+    words = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    typed = {word[2:].replace("-", "_").removeprefix("no_") for word in words}
+    names = {field.name for field in dataclasses.fields(recipes.Recipe)}
+    return tuple(sorted(names & typed))
 
 
 def _new_folder(recipe):
@@ -391,6 +416,27 @@ def _choose_backend():
         "No Keras backend is installed. "
         "Install one: pip install 'keras_kssl[tensorflow]' (or [jax])."
     )
+
+
+@contextlib.contextmanager
+def _without_greetings():
+    """Keeps back what TensorFlow says while it is loaded, unless that fails.
+
+    No setting silences the notes that its C++ code writes before logging is set up.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(terminal, notes.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 if __name__ == "__main__":

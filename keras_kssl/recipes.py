@@ -294,14 +294,21 @@ class Recipe:
             chosen["stem"] = "cifar" if is_small else "imagenet"
         return dataclasses.replace(self, **chosen)
 
-    def differences(self, other):
-        """Options given here, not left to their defaults, that are others there."""
-        return {
-            field.name: (getattr(self, field.name), getattr(other, field.name))
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-            and getattr(self, field.name) != getattr(other, field.name)
-        }
+    def differences(self, other, names=None):
+        """Options that are others there: (here, there) by name.
+
+        Args:
+            other: another recipe.
+            names: options to compare. Default: those not left to their defaults here.
+        """
+        if names is None:
+            names = [
+                field.name
+                for field in dataclasses.fields(self)
+                if getattr(self, field.name) != field.default
+            ]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def to_json(self):
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

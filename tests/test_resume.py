@@ -306,6 +306,18 @@ def test_a_weight_that_is_lost_is_never_written(photos, tmp_path):
     assert run.checkpoints.paths() == []
 
 
+def test_too_many_broken_images_end_a_run_with_their_list(tmp_path):
+    """Broken behind good headers, so that only training finds out."""
+    files = {f"{i:02d}.jpg": encoded(picture(60, 60, i)) for i in range(24)}
+    for name in list(files)[::4]:
+        files[name] = files[name][: len(files[name]) * 2 // 3]
+    photos = write_folder(tmp_path / "photos", files)
+    with pytest.raises(pretraining.RunFailed, match=r"3 of 24.*\n  \d\d\.jpg: image"):
+        pretrain(recipe_of(photos), tmp_path / "run")
+    summary, _ = pretrain(recipe_of(photos, max_broken=0.5), tmp_path / "other")
+    assert summary["broken_images"] == 6
+
+
 def test_out_of_memory_says_which_batch_fits(photos, tmp_path, monkeypatch):
     usual = pretraining.run.data.Batches.at
 
@@ -340,7 +352,11 @@ def test_an_interrupted_command_says_how_to_go_on(
     assert "The last checkpoint is of step 2 of 3. Go on: kssl pretrain --re" in said
     assert said.count("\n") == 1
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert cli.main(["pretrain", "--resume", "--out", str(out)]) == 0
+    # An option that is typed counts, also where it says what is the default.
+    resume = ["pretrain", "--resume", "--out", str(out)]
+    assert cli.main([*resume, "--width", "1.0"]) == 2
+    assert "width=1.0 (the run has width=0.125)" in capsys.readouterr().err
+    assert cli.main([*resume, "--width", "0.125"]) == 0
     assert "going on after step 2" in (out / "log.txt").read_text()
 
 

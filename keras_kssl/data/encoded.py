@@ -8,6 +8,8 @@ import os
 import threading
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from keras_kssl._checks import check_integer, check_number
 from keras_kssl.augment.views import View
@@ -15,6 +17,7 @@ from keras_kssl.data import cutting
 from keras_kssl.data.decoding import BrokenImage, decode, read_header
 
 MAX_BROKEN = 0.1
+_MANY = 5000
 
 
 class TooManyBroken(ValueError):
@@ -45,6 +48,8 @@ class EncodedSource(abc.ABC):
         self.dtype = dtype
         self.max_broken = check_number(name, "max_broken", max_broken, 0.0, 1.0)
         self.broken = {}
+        # Images that were left out when the source was opened.
+        self.left_out = 0
         self._lock = threading.Lock()
 
     @abc.abstractmethod
@@ -159,11 +164,11 @@ class EncodedSource(abc.ABC):
     def _note(self, name, reason):
         with self._lock:
             self.broken[name] = reason
-        self.check_broken()
+            self.check_broken()
 
-    def check_broken(self, total=None):
+    def check_broken(self):
         """Raises `TooManyBroken` where more are broken than `max_broken` allows."""
-        total = total or len(self)
+        total = len(self) + self.left_out
         if len(self.broken) <= self.max_broken * total:
             return
         listed = list(self.broken.items())
@@ -230,10 +235,11 @@ def _pool():
     )
 
 
-def for_each(action, count):
+def for_each(action, count, title=None):
     """Runs action(0) ... action(count - 1) on all cores; raises what the first raised.
 
-    Handed over in parts: small images take less time than a hand-over.
+    Handed over in parts: small images take less time than a hand-over. With a title
+    and thousands of actions, a bar shows on terminals how far they are.
     """
     part = max(1, min(8, count // (2 * num_threads())))
 
@@ -241,5 +247,9 @@ def for_each(action, count):
         for position in range(start, min(start + part, count)):
             action(position)
 
-    for _ in _pool().map(run, range(0, count, part)):
+    starts = range(0, count, part)
+    done = _pool().map(run, starts)
+    if title is not None and count >= _MANY and Console().is_terminal:
+        done = track(done, title, len(starts), transient=True)
+    for _ in done:
         pass

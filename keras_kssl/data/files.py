@@ -65,7 +65,8 @@ class FileSource(EncodedSource):
             [(headers[file].height, headers[file].width) for file in self.files]
         ).reshape(-1, 2)
         self.formats = collections.Counter(h.format for h in headers.values())
-        self.check_broken(len(files))
+        self.left_out = len(broken)
+        self.check_broken()
 
     def __len__(self):
         return len(self.files)
@@ -265,7 +266,7 @@ def _read_headers(root, files):
         except BrokenImage as error:
             found[position] = str(error)
 
-    for_each(read, len(files))
+    for_each(read, len(files), "looking at files")
     pairs = list(zip(files, found, strict=True))
     headers = {file: header for file, header in pairs if not isinstance(header, str)}
     return headers, {file: why for file, why in pairs if isinstance(why, str)}

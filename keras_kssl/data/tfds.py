@@ -89,7 +89,7 @@ class TfdsSource(EncodedSource):
         def read(position):
             labels[position] = self._example(position)[self._label]
 
-        for_each(read, len(self))
+        for_each(read, len(self), "reading labels")
         return labels
 
     @property

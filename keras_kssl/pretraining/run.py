@@ -53,6 +53,8 @@ class Run:
         overwrite: whether a run that is there is deleted.
         resume: whether a run that is there is gone on with.
         checkpoint_seconds: time between two checkpoints. Default 300.
+        asked: with `resume`, names of the recipe's options that must be the run's own.
+            Default: those that are not left to their defaults.
         say: function that prints a line for people.
     """
 
@@ -63,6 +65,7 @@ class Run:
         overwrite=False,
         resume=False,
         checkpoint_seconds=300.0,
+        asked=None,
         say=print,
     ):
         self._say = say
@@ -79,12 +82,12 @@ class Run:
         with contextlib.ExitStack() as stack:
             self.folder = RunFolder(out, overwrite, resume, stack)
             self.out = self.folder.path
-            self._prepare(recipe or Recipe(), resume)
+            self._prepare(recipe or Recipe(), resume, asked)
             self._stack = stack.pop_all()
 
-    def _prepare(self, recipe, resume):
+    def _prepare(self, recipe, resume, asked):
         if resume:
-            recipe = self._unchanged(recipe)
+            recipe = self._unchanged(recipe, asked)
         rule = "given: images such as folder:DIR"
         check_that(recipe.data is not None, "recipe", "data", rule, recipe.data)
         self.source = data.open_source(recipe.data, recipe.limit, recipe.max_broken)
@@ -237,10 +240,10 @@ class Run:
         size, seed = recipe.batch_size, recipe.seed
         return data.Batches(self.source, size, seed, step, with_labels=False)
 
-    def _unchanged(self, recipe):
+    def _unchanged(self, recipe, asked):
         """The run's own recipe, unless another was asked for."""
         own = self.folder.recipe()
-        changed = recipe.differences(own)
+        changed = recipe.differences(own, asked)
         if changed:
             named = ", ".join(
                 f"{name}={asked!r} (the run has {name}={has!r})"
