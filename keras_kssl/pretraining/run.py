@@ -208,7 +208,9 @@ class Run:
                 except BaseException:
                     # Keras leaves files and the bar open where it is interrupted.
                     for callback in kept:
-                        callback.on_train_end()
+                        # It may not even have begun.
+                        with contextlib.suppress(Exception):
+                            callback.on_train_end()
                     raise
                 done = int(self.model.steps)
             self.checkpoints.write(self.model, seconds=self._seconds())
