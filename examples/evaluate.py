@@ -20,6 +20,7 @@ def main(arguments=None):
     parser.add_argument("--train", default="builtin:digits:train")
     parser.add_argument("--test", default="builtin:digits:test")
     parser.add_argument("--limit", type=int, help="use the first so many images only")
+    parser.add_argument("--size", type=int, help="brings photos of many sizes to one")
     parser.add_argument("--epochs", type=int, default=20, help="of the linear probe")
     options = parser.parse_args(arguments)
 
@@ -32,8 +33,10 @@ def main(arguments=None):
         "encoder": keras.saving.load_model(options.encoder, compile=False),
     }
     for name, encoder in encoders.items():
-        train = kssl.evaluation.extract_features(encoder, sources[0])
-        test = kssl.evaluation.extract_features(encoder, sources[1])
+        train, test = (
+            kssl.evaluation.extract_features(encoder, source, size=options.size)
+            for source in sources
+        )
         knn = kssl.evaluation.knn_accuracy(*train, *test, k=20)["knn_20"]
         probe = kssl.evaluation.linear_accuracy(*train, *test, epochs=options.epochs)
         print(f"{name:>10}: kNN {knn:.3f}, linear {probe['linear']:.3f}")

@@ -22,6 +22,9 @@ def main(arguments=None):
     parser.add_argument("--data", default="builtin:digits:train")
     parser.add_argument("--test", default="builtin:digits:test")
     parser.add_argument("--limit", type=int, help="use the first so many images only")
+    parser.add_argument(
+        "--size", type=int, help="side of the views; needed for folders of photos"
+    )
     parser.add_argument("--depth", type=int, default=10)
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--epochs", type=int, default=2)
@@ -35,7 +38,11 @@ def main(arguments=None):
     train = kssl.data.open_source(options.data, limit=options.limit)
     test = kssl.data.open_source(options.test, limit=options.limit)
     batches = kssl.data.load(train, options.batch_size, seed=options.seed)
-    size = min(train.image_shape[:2])
+    size = options.size
+    if size is None:
+        if train.image_shape[0] is None:
+            parser.error("--size is needed where images have many sizes")
+        size = min(train.image_shape[:2])
 
     encoder = kssl.models.ResNet(
         options.depth,
@@ -74,10 +81,10 @@ def main(arguments=None):
     jit_compile = keras.backend.backend() == "jax"
     model.compile(optimizers[options.optimizer](schedule), jit_compile=jit_compile)
 
-    before = kssl.evaluation.knn(encoder, train, test, k=20)
+    before = kssl.evaluation.knn(encoder, train, test, k=20, size=size)
     model.fit(batches, epochs=options.epochs, verbose=2)
     encoder = model.averaged_encoder()
-    after = kssl.evaluation.knn(encoder, train, test, k=20)
+    after = kssl.evaluation.knn(encoder, train, test, k=20, size=size)
     print(
         f"kNN accuracy: {before['knn_20']:.3f} untrained, {after['knn_20']:.3f} trained"
     )

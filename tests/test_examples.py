@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 
+from tests.photos import encoded, picture, write_folder
+
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -41,6 +43,26 @@ def test_pretrain_leaves_an_encoder_that_loads(pretrained):
     assert encoder.count_params() > 0
     on_tensorflow = keras.backend.backend() == "tensorflow"
     assert (pretrained / "saved_model").is_dir() == on_tensorflow
+
+
+def test_examples_take_folders_of_photos(tmp_path, capsys):
+    files = {
+        f"{i % 4}/{i}.jpg": encoded(picture(20 + i % 7, 30 - i % 5, i))
+        for i in range(48)
+    }
+    folder = f"folder:{write_folder(tmp_path / 'photos', files)}"
+    sources = ["--train", folder, "--test", folder, "--size", "16", "--epochs", "1"]
+    options = ["--data", folder, "--test", folder, "--width", "0.125", "--epochs", "1"]
+    options += ["--batch-size", "16"]
+    with pytest.raises(SystemExit):
+        example("pretrain").main(options)
+    assert "--size is needed" in capsys.readouterr().err
+    options += ["--size", "16", "--out", str(tmp_path / "run")]
+    example("pretrain").main(options)
+    encoder = str(tmp_path / "run" / "encoder.keras")
+    example("evaluate").main([encoder, *sources])
+    example("fine_tune").main([encoder, *sources, "--labels", "48"])
+    assert capsys.readouterr().out.count("accuracy") == 3
 
 
 def test_evaluate_compares_the_encoder_with_pixels(pretrained, images, capsys):

@@ -161,7 +161,7 @@ def check_widths(caller, train_x, test_x):
         )
 
 
-def labelled_features(caller, encoder, train, test, batch_size):
+def labelled_features(caller, encoder, train, test, batch_size, size=None):
     """Features and labels of the training and the test set, labels checked first."""
     sources = {"train": open_source(train), "test": open_source(test)}
     for argument, source in sources.items():
@@ -174,7 +174,7 @@ def labelled_features(caller, encoder, train, test, batch_size):
     return [
         part
         for source in sources.values()
-        for part in extract_features(encoder, source, batch_size)
+        for part in extract_features(encoder, source, batch_size, size)
     ]
 
 

@@ -96,20 +96,28 @@ def knn_accuracy(
     }
 
 
-def knn(encoder, train, test, k=(10, 20, 100, 200), temperature=0.07, batch_size=256):
+def knn(
+    encoder,
+    train,
+    test,
+    k=(10, 20, 100, 200),
+    temperature=0.07,
+    batch_size=256,
+    size=None,
+):
     """Weighted nearest-neighbour accuracy of an encoder's features.
 
     Args:
         encoder: as in `extract_features`.
         train, test: labelled data, anything `data.open_source` takes.
         k, temperature: as in `knn_accuracy`.
-        batch_size: images per call of the encoder. Default 256.
+        batch_size, size: as in `extract_features`.
 
     Returns:
         dict with an accuracy in [0, 1] for each k that the training set allows, such as
         {"knn_10": 0.93, "knn_20": 0.94}.
     """
-    data = labelled_features("knn", encoder, train, test, batch_size)
+    data = labelled_features("knn", encoder, train, test, batch_size, size)
     return knn_accuracy(*data, k=k, temperature=temperature)
 
 

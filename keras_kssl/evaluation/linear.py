@@ -27,6 +27,7 @@ def linear_probe(
     epochs=100,
     learning_rates=_LEARNING_RATES,
     batch_size=256,
+    size=None,
 ):
     """Test accuracy of a linear classifier on an encoder's frozen features.
 
@@ -34,12 +35,12 @@ def linear_probe(
         encoder: as in `extract_features`.
         train, test: labelled data, anything `data.open_source` takes.
         seed, epochs, learning_rates: as in `linear_accuracy`.
-        batch_size: images per call of the encoder. Default 256.
+        batch_size, size: as in `extract_features`.
 
     Returns:
         dict as in `linear_accuracy`.
     """
-    data = labelled_features("linear_probe", encoder, train, test, batch_size)
+    data = labelled_features("linear_probe", encoder, train, test, batch_size, size)
     return linear_accuracy(
         *data, seed=seed, epochs=epochs, learning_rates=learning_rates
     )
