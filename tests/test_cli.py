@@ -236,6 +236,27 @@ def test_another_run_is_kept_unless_it_is_to_be_replaced(files, tmp_path, capsys
     assert (run / "recipe.json").read_text() == "{}"
 
 
+@pytest.mark.filterwarnings("ignore:Augmentation leaves out")
+def test_images_of_five_channels_train_by_their_own_moments(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "cubes"
+    folder.mkdir()
+    cubes = rng.integers(0, 65536, (20, 18, 21, 5), dtype=np.uint16)
+    cubes[..., 1] //= 4
+    for i, cube in enumerate(cubes):
+        np.save(folder / f"{i}.npy", cube)
+    run = tmp_path / "run"
+    arguments = ["pretrain", "--data", f"folder:{folder}", "--out", str(run), *TINY]
+    assert cli.main([*arguments, "--epochs", "1"]) == 0
+    recipe = json.loads((run / "recipe.json").read_text())
+    unit = cubes / 65535.0
+    np.testing.assert_allclose(recipe["mean"], unit.mean(axis=(0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(recipe["std"], unit.std(axis=(0, 1, 2)), rtol=1e-4)
+    encoder = keras.saving.load_model(run / "encoder.keras")
+    assert encoder.input_shape[-1] == 5
+    assert (run / "pictures" / "views.png").is_file()
+
+
 def test_pretraining_wants_images(tmp_path, capsys):
     assert cli.main(["pretrain", "--out", str(tmp_path / "run")]) == 2
     assert "`data` must be given" in one_sentence(capsys)
