@@ -39,13 +39,12 @@ def fine_tuned_accuracy(encoder, train, test, options):
     ]
 
 
-def read(text, limit, size):
+def read(source, size, labels):
     """Images of one size, 0 ... 255, and their labels."""
-    source = kssl.data.open_source(text, limit=limit)
     if size is not None:
         source = source.at_size(size)
     images, positions = source.read(np.arange(len(source)))
-    return images, source.labels[positions]
+    return images, labels[positions]
 
 
 def main(arguments=None):
@@ -61,8 +60,10 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
 
-    train = read(options.train, options.labels, options.size)
-    test = read(options.test, options.limit, options.size)
+    train = kssl.data.open_source(options.train, limit=options.labels)
+    test = kssl.data.open_source(options.test, limit=options.limit)
+    test = read(test, options.size, kssl.data.labels_like(test, train))
+    train = read(train, options.size, train.labels)
     pretrained = keras.saving.load_model(options.encoder, compile=False)
     keras.utils.set_random_seed(options.seed)
     fresh = type(pretrained).from_config(pretrained.get_config())

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -18,7 +19,8 @@ def local_path(caller, path):
         raise TypeError(message(caller, "path", "a path", path))
     text = os.path.expanduser(os.fspath(path))
     check_that(
-        text and "://" not in text,
+        # A path object makes one stroke of two; a drive has one letter.
+        text and not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text),
         caller,
         "path",
         "a local path",

@@ -36,7 +36,8 @@ class ProgressBar(keras.callbacks.Callback):
         batches: `data.Batches` that `fit` is given: the share of the time in which it
             waits for them is shown. Default: not shown.
         start_step: steps that were done before, when training goes on.
-        total_steps: steps of the whole training. Default: those of this `fit`.
+        total_steps, total_epochs: length of the whole training. Default: that of this
+            `fit`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ProgressBar(keras.callbacks.Callback):
         batches=None,
         start_step=0,
         total_steps=None,
+        total_epochs=None,
     ):
         super().__init__()
         self.batch_size = batch_size
@@ -54,6 +56,7 @@ class ProgressBar(keras.callbacks.Callback):
         self.say = say
         self.batches = batches
         self.total_steps = total_steps
+        self.total_epochs = total_epochs
         self.seconds_per_epoch = []
         self._done = start_step
         self._timed_steps = 0
@@ -102,8 +105,8 @@ class ProgressBar(keras.callbacks.Callback):
         rate = self.images_per_second
         left = ""
         if rate:
-            seconds = (self._total - self._done) * self.batch_size / rate
-            left = f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"
+            seconds = round((self._total - self._done) * self.batch_size / rate)
+            left = "{}:{:02d} left".format(*divmod(seconds, 60))
             if self.batches is not None:
                 share = self._share_waited(now)
                 left += f", {100 * share:.0f}% of the time waiting for data"
@@ -120,7 +123,8 @@ class ProgressBar(keras.callbacks.Callback):
         now = time.perf_counter()
         seconds = now - self._epoch_began
         self.seconds_per_epoch.append(seconds)
-        parts = [f"epoch {epoch + 1}/{self.params['epochs']}"]
+        epochs = self.total_epochs or self.params["epochs"]
+        parts = [f"epoch {epoch + 1}/{epochs}"]
         for name in ("loss", *self.metrics):
             if name in (logs or {}):
                 parts.append(f"{name.replace('_', ' ')} {float(logs[name]):.3f}")

@@ -23,7 +23,9 @@ from keras_kssl._checks import check_integer
 from keras_kssl._files import local_path, remove_partial, sha256, write_whole
 
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.npz")
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_DAMAGED = (ValueError, KeyError, EOFError, zipfile.BadZipFile)
+# Numbers that Keras gives layers when there are several of a kind: others each time.
+_COUNTER = re.compile(r"_\d+(?=[_/]|$)")
 
 
 class Checkpoints:
@@ -57,8 +59,8 @@ class Checkpoints:
         """
         variables = _variables(model)
         arrays = {key: keras.ops.convert_to_numpy(v) for key, v in variables.items()}
-        _check_finite(arrays, variables)
         facts = {**facts, "step": int(model.steps)}
+        _check_finite(arrays, variables, facts["step"])
         arrays["facts"] = _as_bytes(facts)
         arrays["paths"] = _as_bytes({key: v.path for key, v in variables.items()})
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,27 +72,36 @@ class Checkpoints:
         self._forget_all_but(path)
         return path
 
-    def restore(self, model):
+    def restore(self, model, warn=warnings.warn):
         """Loads the newest good checkpoint into a compiled model.
+
+        Args:
+            model: the model.
+            warn: function that is given a sentence on each damaged checkpoint.
 
         Returns:
             Dictionary of the facts it was written with and `step`, the number of
-            finished steps; `None` where there is no good checkpoint, and then the
-            model is as it was.
+            finished steps; `None` where there is no checkpoint, and then the model is
+            as it was.
 
         Raises:
-            ValueError: for a checkpoint of another model.
+            ValueError: for a checkpoint of another model, and where all are damaged.
+            OSError: where a file cannot be read, which does not say that it is damaged.
         """
-        for path in self.paths():
+        paths = self.paths()
+        for path in paths:
             try:
                 arrays = _read(path)
-            except _UNREADABLE as error:
-                warnings.warn(
-                    f"Checkpoint {path} is damaged and passed over: {error}",
-                    stacklevel=2,
-                )
+            except _DAMAGED as error:
+                warn(f"Checkpoint {path} is damaged and passed over: {error}")
                 continue
             return _load(arrays, model, path)
+        if paths:
+            raise ValueError(
+                f"Checkpoints.restore: one checkpoint in {self.folder} must be whole. "
+                f"Received: {len(paths)}, all damaged. Copy them again from where they "
+                "were, or start a new run."
+            )
         return None
 
     def steps(self):
@@ -127,12 +138,14 @@ def _variables(model):
     }
 
 
-def _check_finite(arrays, variables):
+def _check_finite(arrays, variables, step):
     # Metrics are left out: they say what a batch was like and are reset every epoch.
     for key, array in arrays.items():
         is_weight = array.dtype.kind == "f" and not key.startswith("metrics/")
         if is_weight and not np.isfinite(array).all():
-            raise FloatingPointError(f"{variables[key].path} holds NaN or infinity")
+            raise FloatingPointError(
+                f"{variables[key].path} holds NaN or infinity after step {step}"
+            )
 
 
 def _as_bytes(facts):
@@ -151,8 +164,14 @@ def _read(path):
 def _load(arrays, model, path):
     facts, paths = (json.loads(arrays.pop(key).tobytes()) for key in ("facts", "paths"))
     variables = _variables(model)
-    kinds = {key: (v.shape, str(v.dtype)) for key, v in variables.items()}
-    stored = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
+    kinds = {
+        key: (_kind_of_name(key, v.path), tuple(v.shape), str(v.dtype))
+        for key, v in variables.items()
+    }
+    stored = {
+        key: (_kind_of_name(key, paths[key]), array.shape, str(array.dtype))
+        for key, array in arrays.items()
+    }
     differing = [k for k in kinds | stored if kinds.get(k) != stored.get(k)]
     if differing:
         key = differing[0]
@@ -165,6 +184,12 @@ def _load(arrays, model, path):
     for key, variable in variables.items():
         variable.assign(arrays[key])
     return facts
+
+
+def _kind_of_name(key, path):
+    # An optimizer's variables are named after how it was built, and stand in the order
+    # of those of the model.
+    return "" if key.startswith("optimizer/") else _COUNTER.sub("", path)
 
 
 def _parts(path):

@@ -72,12 +72,14 @@ class Pretrain:
     def run(self):
         recipe = self.recipe
         if self.recipe_file is not None:
-            if recipe != recipes.Recipe():
-                raise ValueError(
-                    "pretrain: options of the recipe must come from flags or from a "
-                    f"file, not both. Received: recipe_file={str(self.recipe_file)!r} "
-                    "and flags. Edit a copy of the file instead."
-                )
+            check_that(
+                not self.typed,
+                "pretrain",
+                "recipe_file",
+                "given without options of the recipe",
+                str(self.recipe_file),
+                f"Options given: {', '.join(self.typed)}. Edit a copy of the file.",
+            )
             recipe = recipes.Recipe.read(self.recipe_file)
         out = self.out
         if out is None:
@@ -91,7 +93,7 @@ class Pretrain:
             )
             out = _new_folder(recipe)
         options = {"resume": self.resume, "checkpoint_seconds": self.checkpoint_seconds}
-        if self.resume:
+        if self.resume and self.recipe_file is None:
             options["asked"] = self.typed
         _pretrain(recipe, out, self.overwrite, **options)
         print(f"\nNext: kssl evaluate {out} --train SOURCE --test SOURCE")
@@ -120,20 +122,14 @@ class Evaluate:
     def run(self):
         protocols = _split("protocols", self.protocols, _PROTOCOLS)
         encoder = _load_encoder(self.run_folder)
-        from keras_kssl import data, evaluation
+        from keras_kssl.evaluation.features import labelled_features
         from keras_kssl.pretraining import judging
 
-        train, test = (data.open_source(text) for text in (self.train, self.test))
-        for name, source in (("train", train), ("test", test)):
-            judging.check_labelled("evaluate", name, source)
         size = _size_of_run(self.run_folder)
-        features = [
-            evaluation.extract_features(encoder, source, size=size)
-            for source in (train, test)
-        ]
-        scores = judging.score_features(
-            *features[0], *features[1], protocols, self.seed
+        features = labelled_features(
+            "evaluate", encoder, self.train, self.test, size=size
         )
+        scores = judging.score_features(*features, protocols, self.seed)
         print(judging.describe_scores(scores))
         if self.out is not None:
             settings = {"train": self.train, "test": self.test, "seed": self.seed}
@@ -211,9 +207,9 @@ class Extract:
 
         source = data.open_source(self.data, self.limit)
         size = self.size or _size_of_run(self.run_folder)
-        evaluation.extract(encoder, source, self.out, self.batch_size, size)
-        facts = json.loads((self.out / "extraction.json").read_text())
-        print(f"{facts['rows']:,} features of width {facts['width']}: {self.out}")
+        out = evaluation.extract(encoder, source, self.out, self.batch_size, size)
+        facts = json.loads((out / "extraction.json").read_text())
+        print(f"{facts['rows']:,} features of width {facts['width']}: {out}")
         left_out = facts["images"] - facts["rows"]
         if left_out:
             print(f"{left_out:,} images cannot be read and are left out")
@@ -363,15 +359,15 @@ def _pretrain(recipe, out, overwrite, **options):
     try:
         summary = run.execute()
     except pretraining.RunInterrupted as error:
-        run.log(f"kssl: {error}")
+        run.folder.log(f"kssl: {error}")
         raise RunEnded(error, 128 + error.signal) from error
     except pretraining.RunFailed as error:
-        run.log(f"kssl: {error}")
+        run.folder.log(f"kssl: {error}")
         raise RunEnded(error, _EXIT_FAILED) from error
     except (ValueError, TypeError, OSError) as error:
         # What goes wrong from here on is no wrong input: it deserves its traceback.
         raise RuntimeError(f"The run in {out} failed: {error}") from error
-    for line in pretraining.describe_summary(summary, run.out):
+    for line in pretraining.describe_summary(summary, run.folder.path):
         run.say(line)
 
 

@@ -2,7 +2,7 @@
 
 import collections
 import hashlib
-import resource
+import sys
 import time
 
 import keras
@@ -12,8 +12,8 @@ from rich.progress import track
 
 from keras_kssl import data
 from keras_kssl.data.decoding import BrokenImage
-from keras_kssl.pretraining.building import build_model, has_accelerator
-from keras_kssl.recipes import Facts
+from keras_kssl.pretraining.building import build_model
+from keras_kssl.pretraining.preparing import facts_of
 
 _TIMED_STEPS = 3
 _LISTED = 10
@@ -31,9 +31,13 @@ def report(source, recipe):
     """
     source = data.open_source(source, recipe.limit, max_broken=1.0)
     lines = [f"{source.name}: {len(source):,} images"]
-    lines += _contents(source)
-    if len(source) < 2:
-        return [*lines, "Fewer than two images: nothing to train on."]
+    twins = _decode_all(source)
+    readable = len(source) - len(_found_broken(source))
+    if readable > 0:
+        lines += _contents(source)
+    lines += _faults(source, twins)
+    if readable < 2:
+        return [*lines, "Fewer than two images can be read: nothing to train on."]
     mean, std = data.channel_moments(source)
     lines.append(
         "mean per channel "
@@ -63,14 +67,25 @@ def _contents(source):
         lines.append("no labels: training needs none, measuring accuracy does")
     else:
         known = source.labels[source.labels >= 0]
-        counts = np.bincount(known, minlength=source.num_classes)
+        counts = np.bincount(known, minlength=max(1, source.num_classes))
         lines.append(
             f"labels: {source.num_classes} classes of {counts.min():,} to "
             f"{counts.max():,} images, {len(source) - len(known):,} images without"
         )
-    twins = _decode_all(source)
+    return lines
+
+
+def _found_broken(source):
+    """Names of images of the source that turned out broken when they were decoded."""
+    if not hasattr(source, "name_of"):
+        return set()
+    return {source.name_of(i) for i in range(len(source))} & source.broken.keys()
+
+
+def _faults(source, twins):
+    """Lines on what cannot be read and what is there twice."""
     broken = getattr(source, "broken", {})
-    lines.append(f"cannot be read: {len(broken):,}")
+    lines = [f"cannot be read: {len(broken):,}"]
     lines += [f"  {name}: {why}" for name, why in sorted(broken.items())[:_LISTED]]
     if len(broken) > _LISTED:
         lines.append(f"  and {len(broken) - _LISTED:,} more")
@@ -103,9 +118,7 @@ def _decode_all(source):
 
 def _cost(source, recipe):
     """Lines on time and memory, measured on a few steps with the defaults."""
-    sizes = _sizes(source)
-    side = int(np.median(sizes, axis=0).min())
-    recipe = recipe.resolved(Facts(len(source), side, has_accelerator()))
+    recipe = recipe.resolved(facts_of(source))
     batches = data.Batches(source, recipe.batch_size, recipe.seed, with_labels=False)
     steps = recipe.epochs * batches.steps_per_epoch
     model = build_model(recipe, source.image_shape[-1], steps)
@@ -116,8 +129,6 @@ def _cost(source, recipe):
     seconds = (time.perf_counter() - began) / _TIMED_STEPS
     epoch = seconds * batches.steps_per_epoch
     waited = batches.seconds_waited / _TIMED_STEPS / seconds
-    # Kibibytes on Linux, bytes on macOS: of this process, all in.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30
     return [
         f"kssl pretrain would take {recipe.encoder}, views of {recipe.size} x "
         f"{recipe.size}, batch {recipe.batch_size}, {recipe.epochs} epochs of "
@@ -125,8 +136,20 @@ def _cost(source, recipe):
         f"measured on {_TIMED_STEPS} steps, {keras.backend.backend()} backend: "
         f"{recipe.batch_size / seconds:.0f} images/s, {_duration(epoch)} per epoch, "
         f"{_duration(epoch * recipe.epochs)} in all, {100 * waited:.0f}% of the time "
-        f"waiting for data; memory of this process at most {peak:.1f} GiB",
+        f"waiting for data{_peak_memory()}",
     ]
+
+
+def _peak_memory():
+    """The most memory that this process has taken, where the system tells."""
+    try:
+        import resource
+    except ImportError:
+        return ""
+    # macOS counts bytes, Linux kibibytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"; memory of this process at most {peak / 2**30:.1f} GiB"
 
 
 def _advice(source):

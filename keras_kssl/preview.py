@@ -20,29 +20,25 @@ def draw(source, policy, path, count=8, seed=0):
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: for fewer than two images, and where none can be read.
     """
     check_integer("preview.draw", "count", count, minimum=1)
     source = data.open_source(source)
-    count = max(2, min(count, len(source)))
-    batches = data.Batches(source, count, seed, policy=policy)
-    images = batches.at(0)[0]
+    # As many at least as a batch must have.
+    drawn = max(2, min(count, len(source)))
+    batches = data.Batches(source, drawn, seed, policy=policy)
+    images, shown = batches.images_at(0)
     views = [keras.ops.convert_to_numpy(view) for view in policy(images, seed=seed)]
     if isinstance(images, tuple):
-        shown = batches.positions(0)
-        originals = [_original(source, index) for index in shown]
+        originals = [_visible(unit_images(source.decode(i)[0])) for i in shown]
     else:
         originals = [_visible(image) for image in unit_images(images)]
+    views, originals = [view[:count] for view in views], originals[:count]
     rows = [originals, *([_visible(view) for view in views_] for views_ in views)]
     titles = ["image", *(f"view {i}" for i in range(1, len(views) + 1))]
     return pictures.draw_grid(rows, titles, path)
-
-
-def _original(source, index):
-    try:
-        image, _ = source.decode(index)
-    except ValueError:
-        return np.ones((1, 1, 3), "float32")
-    return _visible(unit_images(image))
 
 
 def _visible(image):

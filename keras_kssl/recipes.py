@@ -235,6 +235,13 @@ class Recipe:
         ):
             if getattr(self, name) is not None:
                 check_number("recipe", name, getattr(self, name), 0.0, maximum)
+        check_that(
+            self.average_decay != 1.0,
+            "recipe",
+            "average_decay",
+            "below 1, with which an average never moves",
+            self.average_decay,
+        )
         if self.projector is not None:
             rule = "one width or more, each at least 2"
             check_that(
@@ -297,6 +304,9 @@ class Recipe:
     def differences(self, other, names=None):
         """Options that are others there: (here, there) by name.
 
+        An option whose default depends on data or machine never differs where it is
+        left to that default here.
+
         Args:
             other: another recipe.
             names: options to compare. Default: those not left to their defaults here.
@@ -308,7 +318,11 @@ class Recipe:
                 if getattr(self, field.name) != field.default
             ]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return {
+            name: (here, there)
+            for name, (here, there) in pairs.items()
+            if here != there and here not in (None, "auto")
+        }
 
     def to_json(self):
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

@@ -29,11 +29,12 @@ def encoded(image, form="JPEG", **options):
     return stream.getvalue()
 
 
-def turned(image, orientation):
-    """A JPEG that says by an EXIF tag how it is to be turned."""
+def turned(image, orientation, form="JPEG"):
+    """A photo that says by an EXIF tag how it is to be turned."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(image, exif=exif, quality=95)
+    options = {} if form in ("PNG", "TIFF") else {"quality": 95}
+    return encoded(image, form, exif=exif, **options)
 
 
 def odd_files(size=(40, 48), seed=0):

@@ -294,15 +294,15 @@ def test_recipe_comes_from_flags_or_from_a_file(files, tmp_path, capsys):
     assert cli.main(["pretrain", *out]) == 2
     assert "Did you mean 'epochs'" in one_sentence(capsys)
     assert cli.main(["pretrain", *out, "--seed", "1"]) == 2
-    assert "not both" in one_sentence(capsys)
+    assert "without options of the recipe" in one_sentence(capsys)
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         (("--protocols", "knn,liner"), "Did you mean 'linear'"),
-        (("--train", "UNLABELLED"), "`train` must be a source with labels"),
-        (("--test", "UNLABELLED"), "`test` must be a source with labels"),
+        (("--train", "UNLABELLED"), "`train` must have labels"),
+        (("--test", "UNLABELLED"), "`test` must have labels"),
         (("--test", "MISSING"), "there is no file"),
         (("--train", "FEW"), "`k` must be at most"),
     ],

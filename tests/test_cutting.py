@@ -1,10 +1,12 @@
 """Views cut on the host: against the same operations on the device, and their laws."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
 
-from keras_kssl import augment
+from keras_kssl import augment, models
 from keras_kssl.augment import image_ops
 from keras_kssl.augment.views import View
 from keras_kssl.data import cutting, load, open_source
@@ -63,6 +65,9 @@ def test_the_centre_is_that_of_the_device(shape, fraction):
     np.testing.assert_allclose(cut / 255.0, expected, atol=atol)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="compares with TensorFlow's way"
+)
 def test_both_ways_without_antialias_agree(monkeypatch):
     image, view = picture(61, 45), View(size=20, antialias=False)
     here = cutting.cut(image, (0, 0, 50, 45), view)
@@ -102,13 +107,21 @@ def test_boxes_are_those_that_the_policy_draws_from_the_same_numbers(name, monke
         assert (np.abs(np.array(mine) - theirs).max(axis=1) > 0).mean() < 0.03
 
 
-@pytest.mark.parametrize("name", POLICIES)
+OF_ODD_RATIOS = (
+    View(size=8, crop_ratio=(0.2, 0.4)),
+    View(size=8, crop_ratio=(2.5, 5.0)),
+)
+
+
+@pytest.mark.parametrize(
+    "views", [*(policy.views for policy in POLICIES.values()), OF_ODD_RATIOS]
+)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (7, 3), (4000, 20)])
-def test_boxes_lie_inside_images_of_any_shape(name, shape):
+def test_boxes_lie_inside_images_of_any_shape(views, shape):
     rng = np.random.default_rng(0)
     for _ in range(50):
         numbers = rng.random((2, cutting.NUMBERS_PER_VIEW))
-        for box in cutting.boxes_of_views(POLICIES[name].views, numbers, *shape):
+        for box in cutting.boxes_of_views(views, numbers, *shape):
             top, left, height, width = box
             assert 0 <= top < top + height <= shape[0]
             assert 0 <= left < left + width <= shape[1]
@@ -211,6 +224,45 @@ def test_a_set_with_nothing_left_to_read_ends(folder):
     numbers = np.zeros((1, 2, cutting.NUMBERS_PER_VIEW))
     with pytest.raises(TooManyBroken, match="no image can be read"):
         source.views([0], POLICIES["vicreg"].views, numbers)
+
+
+def test_each_fit_takes_the_policy_of_its_own_model(folder):
+    batches = load(f"folder:{folder}", 4)
+    for size in (12, 16):
+        batches.feed(augment.byol(size=size))
+        assert batches.at(0)[0][0].shape[1:3] == (size, size)
+    chosen = load(f"folder:{folder}", 4, policy=augment.byol(size=8))
+    chosen.feed(augment.byol(size=12))
+    assert chosen.at(0)[0][0].shape[1:3] == (8, 8)
+
+
+def test_sources_of_one_size_are_not_for_training(folder):
+    source = open_source(f"folder:{folder}").at_size(16)
+    assert len(open_source(source, limit=2)) == 2
+    assert source.fingerprint() == open_source(f"folder:{folder}").fingerprint()
+    with pytest.raises(ValueError, match="replaces what cannot be read"):
+        load(source, 4)
+
+
+def test_no_thread_outlives_a_fit_that_is_interrupted(folder, monkeypatch):
+    threads = []
+
+    def fit(self, batches, **options):
+        next(iter(batches))
+        threads.extend(t for t in threading.enumerate() if t.name == "kssl_batches")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    encoder = models.ResNet(10, width=0.125, stem="cifar")
+    head = models.MLPHead((8,), 8)
+    model = models.SFRIK(encoder, augment.byol(size=8), projector=head)
+    # Who keeps the error keeps the stream that it came through.
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(load(f"folder:{folder}", 4))
+    assert threads
+    for thread in threads:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
 
 
 def test_images_of_many_sizes_need_a_policy(folder):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_kssl.data import ArraySource
 from keras_kssl.evaluation import (
     extract_features,
     knn,
@@ -387,6 +388,21 @@ def test_linear_probe_scores_an_encoder():
 
 
 # What both refuse.
+
+
+def test_classes_are_the_same_by_name_in_training_and_test_data():
+    """Sources number their classes each on its own."""
+    images = np.eye(3, dtype="float32").reshape(3, 1, 1, 3)
+    many, labels = np.repeat(images, 8, axis=0), np.repeat([0, 1, 2], 8)
+    train = ArraySource(many, labels, class_names=["cat", "dog", "eel"])
+    test = ArraySource(images[1:], [0, 1], class_names=["dog", "eel"])
+    for protocol in (knn, linear_probe):
+        options = {"k": 1} if protocol is knn else {}
+        scores = protocol(lambda x: x, train, test, **options)
+        assert scores["knn_1" if protocol is knn else "linear"] == 1.0
+    other = ArraySource(images[1:], [0, 1], class_names=["dog", "fox"])
+    with pytest.raises(ValueError, match=r"knn: .* images of fox\."):
+        knn(lambda x: x, train, other)
 
 
 @pytest.mark.parametrize("protocol", [knn_accuracy, linear_accuracy])

@@ -1,6 +1,8 @@
 """Features on disk: every image once, in order, whatever interrupts the writing."""
 
 import json
+import os
+import signal
 
 import keras
 import numpy as np
@@ -35,10 +37,10 @@ def test_the_folder_holds_what_extract_features_returns(tmp_path):
 
 
 def test_an_interrupted_extraction_goes_on_without_doing_anything_twice(tmp_path):
-    seen = []
+    seen, limits = [], [2]
 
-    def counting(images, limit=2):
-        if len(seen) == limit:
+    def counting(images):
+        if len(seen) == limits[0]:
             raise KeyboardInterrupt
         seen.append(len(images))
         return encoder(images)
@@ -49,13 +51,15 @@ def test_an_interrupted_extraction_goes_on_without_doing_anything_twice(tmp_path
         evaluation.extract(counting, IMAGES, out, **options)
     assert not (out / "features.npy").exists()
     (out / "parts" / "000000000014.npz.99.partial").write_bytes(b"half")
-    limitless = lambda images: counting(images, limit=99)  # noqa: E731
-    limitless.__name__ = "counting"
-    evaluation.extract(limitless, IMAGES, out, **options)
+    limits[0] = 99
+    evaluation.extract(counting, IMAGES, out, **options)
     assert len(seen) == 4
     np.testing.assert_array_equal(np.load(out / "features.npy"), encoder(IMAGES))
-    evaluation.extract(limitless, IMAGES, out, **options)
+    # Killed between the last two things that it does.
+    (out / "parts").mkdir()
+    evaluation.extract(counting, IMAGES, out, **options)
     assert len(seen) == 4
+    assert not (out / "parts").exists()
 
 
 def test_broken_images_have_no_row_and_the_rest_keep_their_names(tmp_path):
@@ -75,10 +79,45 @@ def test_other_features_are_never_mixed_in(tmp_path):
     out = evaluation.extract(encoder, IMAGES, tmp_path / "a")
     with pytest.raises(FileExistsError, match="content is of another extraction"):
         evaluation.extract(encoder, IMAGES[::-1], out)
+    with pytest.raises(FileExistsError, match="labels is of another extraction"):
+        evaluation.extract(encoder, (IMAGES, LABELS), out)
+    for other in (lambda x: x[:, 0, :2, 0], lambda x: x[:, 0, :3, 0]):
+        other.__name__ = "encoder"
+        with pytest.raises(FileExistsError, match="encoder is of another extraction"):
+            evaluation.extract(other, IMAGES, out)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").write_text("words")
     with pytest.raises(ValueError, match="a new or an empty folder"):
         evaluation.extract(encoder, IMAGES, tmp_path / "b")
+
+
+def test_a_wrong_batch_size_leaves_the_folder_as_it_was(tmp_path):
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluation.extract(encoder, IMAGES, tmp_path / "a", batch_size=-1)
+    assert not (tmp_path / "a").exists()
+    # What is left of a folder that was emptied by hand.
+    write_folder(tmp_path, {"a/.lock": b"1"})
+    evaluation.extract(encoder, IMAGES, tmp_path / "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no limit on files to set")
+def test_a_full_disk_raises_an_error_that_says_so(tmp_path):
+    """A limit on the size of files stands in for the end of a disk."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    parts = {"batch_size": 7, "part_size": 7}
+    wide = lambda images: np.repeat(images[:, :1, :1, 0], 500, axis=2)[:, 0]  # noqa: E731
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            evaluation.extract(wide, IMAGES, tmp_path / "a", **parts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "a" / "features.npy").exists()
+    out = evaluation.extract(wide, IMAGES, tmp_path / "a", **parts)
+    assert np.load(out / "features.npy").shape == (23, 500)
 
 
 def test_encoders_are_told_apart_by_their_weights():

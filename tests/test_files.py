@@ -1,5 +1,6 @@
 """Folders and lists of image files: what is found, read, labelled and left out."""
 
+import errno
 import io
 import os
 
@@ -52,8 +53,9 @@ def test_photos_become_rgb_as_pillow_makes_them(name, tmp_path):
         assert (header.channels, header.is_deep) == (3, False)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_are_undone(orientation):
+def test_exif_turns_are_undone(orientation, form):
     """The tag tells how a viewer turns the picture: against NumPy's own turns."""
     seen = {
         1: lambda x: x,
@@ -65,9 +67,18 @@ def test_exif_turns_are_undone(orientation):
         7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),
         8: lambda x: np.rot90(x),
     }[orientation](RGB)
-    image, shape = decode(turned(RGB, orientation))
+    content = turned(RGB, orientation, form)
+    image, shape = decode(content)
+    header = read_header(content)
     assert image.shape == seen.shape == (*shape, 3)
-    assert np.abs(image.astype(float) - seen).mean() < 6  # JPEG
+    assert (header.height, header.width) == shape
+    assert np.abs(image.astype(float) - seen).mean() < 6  # lossy
+
+
+def test_the_header_of_a_png_costs_no_decoding(monkeypatch):
+    content = encoded(picture(30, 20), "PNG")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
+    assert read_header(content).height == 30
 
 
 def test_deep_images_keep_their_depth_as_floats_and_are_scaled_to_bytes():
@@ -142,6 +153,56 @@ def test_multi_channel_tiffs_are_read_or_the_package_is_named(tmp_path):
     np.testing.assert_allclose(image, array / 65535, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"photometric": "minisblack", "planarconfig": "separate"},
+        {"photometric": "minisblack", "planarconfig": "contig", "tile": (16, 16)},
+        {"photometric": "rgb", "planarconfig": "contig"},
+        {"photometric": "rgb", "planarconfig": "separate"},
+    ],
+)
+def test_tiffs_keep_all_their_channels_however_they_are_laid_out(options, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    array = np.random.default_rng(0).integers(0, 256, (9, 7, 6), dtype=np.uint8)
+    is_planar = options["planarconfig"] == "separate"
+    stored = array.transpose(2, 0, 1) if is_planar else array
+    if options["photometric"] == "rgb":
+        options = {**options, "extrasamples": [0, 0, 0]}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    header = read_header(tmp_path / "a.tif")
+    assert (header.height, header.width, header.channels) == array.shape
+    image, _ = decode(tmp_path / "a.tif", channels=6)
+    np.testing.assert_array_equal(image, array)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(BrokenImage, match="no regular file"):
+        read_header(tmp_path / "a.jpg")
+
+
+def test_too_many_open_files_say_nothing_of_an_image():
+    def fail():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many"):
+        decoding.checked(fail)
+
+
+def test_an_array_that_was_cut_off_after_its_header_was_read_is_broken(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((300, 300, 4), np.uint8))
+    read_header(path)
+
+    def cut(height, width):
+        os.truncate(path, 5000)
+
+    with pytest.raises(BrokenImage):
+        decode(path, channels=4, prepare=cut)
+
+
 @pytest.mark.parametrize("name", broken_files())
 def test_broken_files_raise_one_error_with_a_reason(name, tmp_path):
     content = broken_files()[name]
@@ -192,6 +253,58 @@ def test_links_in_a_circle_end(tmp_path):
     assert len(open_source(f"folder:{tmp_path}")) == 1
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_folders_count_under_their_own_names(names, tmp_path):
+    folder, link = names
+    write_folder(tmp_path, {f"{folder}/x.jpg": encoded(RGB)})
+    os.symlink(tmp_path / folder, tmp_path / link, target_is_directory=True)
+    os.symlink(tmp_path / "loop.jpg", tmp_path / "loop.jpg")
+    source = open_source(f"folder:{tmp_path}", max_broken=0.5)
+    assert source.files == [f"{folder}/x.jpg"]
+    assert set(source.broken) == {"loop.jpg"}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    write_folder(tmp_path, {"a/x.jpg": encoded(RGB), "b/y.jpg": encoded(RGB)})
+    usual = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("b"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return usual(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    source = open_source(f"folder:{tmp_path}", max_broken=0.5)
+    assert source.broken == {"b/": "a folder: Permission denied"}
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9.png", b"two\nlines.png", "ä ö.png".encode()]
+)
+def test_names_of_any_bytes_are_read_and_can_be_printed(name, tmp_path):
+    try:
+        (tmp_path / os.fsdecode(name)).write_bytes(encoded(RGB, "PNG"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    source = open_source(f"folder:{tmp_path}")
+    np.testing.assert_array_equal(source.decode(0)[0], RGB)
+    assert source.fingerprint() == open_source(f"folder:{tmp_path}").fingerprint()
+    source.name_of(0).encode("utf-8")
+    assert len(source.name_of(0).splitlines()) == 1
+
+
+def test_a_part_counts_what_is_broken_of_its_own(tmp_path):
+    good = {f"{i:02d}.png": encoded(picture(20, 30, i), "PNG") for i in range(20)}
+    write_folder(tmp_path, {**good, **{f"x{i}.png": b"" for i in range(2)}})
+    part = open_source(f"folder:{tmp_path}").take(10)
+    assert part.broken == {}
+    part._note("00.png", "gone")
+    with pytest.raises(TooManyBroken, match="2 of 10"):
+        part._note("01.png", "gone")
+    with pytest.raises(ValueError, match="count"):
+        part.take(0)
+
+
 def test_class_folders_give_labels(tmp_path):
     names = ["10/a.png", "10/deep/b.png", "9/c.png", "9/d.png"]
     write_folder(tmp_path, {name: encoded(RGB, "PNG") for name in names})
@@ -199,6 +312,10 @@ def test_class_folders_give_labels(tmp_path):
     assert source.class_names == ["9", "10"]
     assert source.labels.tolist() == [1, 1, 0, 0]
     assert source.labels.dtype == np.int32
+    # A limit changes which images there are, not what their classes are called.
+    for part in (open_source(f"folder:{tmp_path}", limit=2), source.take(2)):
+        assert part.class_names == ["9", "10"]
+        assert part.labels.tolist() == [1, 1]
     (tmp_path / "top.png").write_bytes(encoded(RGB, "PNG"))
     assert open_source(f"folder:{tmp_path}").labels is None
 

@@ -12,6 +12,7 @@ from keras_kssl.data import decoding, files, open_source
 from tests.photos import broken_files, encoded, odd_files, picture
 
 IMAGES = 10_000
+ARCHIVES = 2000
 TABLES = 2000
 RECIPES = 2000
 # The slowest of the images below takes a hundredth of this.
@@ -64,6 +65,32 @@ def test_spoiled_images_are_read_or_broken_with_a_reason():
         assert time.monotonic() - began < SECONDS
     # Both happen often: the images are spoiled, and not beyond all recognition.
     assert min(outcomes.values()) > IMAGES / 10
+
+
+def test_spoiled_archives_are_read_or_refused_in_a_sentence(tmp_path):
+    rng = np.random.default_rng(3)
+    content = decoding.io.BytesIO()
+    jpeg = encoded(picture(9, 8))
+    np.savez_compressed(
+        content,
+        jpeg=np.frombuffer(jpeg * 3, np.uint8),
+        offsets=np.arange(4) * len(jpeg),
+        labels=np.arange(3),
+    )
+    path = tmp_path / "a.npz"
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(ARCHIVES):
+        path.write_bytes(spoiled(content.getvalue(), rng))
+        try:
+            open_source(f"npz:{path}")
+        except (ValueError, TypeError) as error:
+            outcomes["refused"] += 1
+            names_file = str(path) in str(error)
+        else:
+            outcomes["read"] += 1
+            names_file = True
+        assert names_file
+    assert min(outcomes.values()) > ARCHIVES / 50
 
 
 def test_spoiled_tables_are_read_or_refused_in_a_sentence(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_kssl import cli, data, inspection, preview
+from keras_kssl import cli, data, inspection, pictures, preview
 from keras_kssl.augment import vicreg
 from keras_kssl.recipes import Recipe
 from tests.photos import encoded, picture, write_folder
@@ -24,11 +24,11 @@ def folder(tmp_path):
 def test_a_report_tells_sizes_formats_labels_copies_and_what_is_broken(folder):
     lines = inspection.report(f"folder:{folder}", SMALL)
     text = "\n".join(lines)
-    assert "14 images" in lines[0]
-    assert "13 PNG, 1 JPEG" in text
+    assert "15 images" in lines[0]
+    assert "14 PNG, 1 JPEG" in text
     assert "20 x 30 to 50 x 60" in text
     assert "3 channels, uint8" in text
-    assert "2 classes of 2 to 12 images, 0 images without" in text
+    assert "2 classes of 3 to 12 images, 0 images without" in text
     assert "cannot be read: 1" in text
     assert "b/half.png: " in text
     assert "copies of another image: 1" in text
@@ -36,6 +36,25 @@ def test_a_report_tells_sizes_formats_labels_copies_and_what_is_broken(folder):
     assert "views of 16 x 16, batch 4, 2 epochs of 3 steps" in text
     assert "images/s" in text
     assert "repair or remove" in text
+
+
+@pytest.mark.parametrize("kept", [0, 60])
+def test_a_report_on_a_folder_with_nothing_to_train_on(kept, tmp_path):
+    """Broken headers, and broken pixels behind good ones."""
+    content = encoded(picture(20, 20), "PNG")[:kept]
+    write_folder(tmp_path, {"a.png": content, "b.png": content})
+    text = "\n".join(inspection.report(f"folder:{tmp_path}", Recipe()))
+    assert "nothing to train on" in text
+    assert "cannot be read: 2" in text
+
+
+def test_a_report_on_images_without_known_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "_cost", lambda source, recipe: [])
+    content = encoded(picture(20, 20), "PNG")
+    write_folder(tmp_path, {f"{name}.png": content for name in "abc"})
+    (tmp_path / "labels.csv").write_text("file,label\nc.png,x\n")
+    text = "\n".join(inspection.report(f"folder:{tmp_path}", Recipe(limit=2)))
+    assert "1 classes of 0 to 0 images, 2 images without" in text
 
 
 def test_moments_are_those_of_all_pixels(folder):
@@ -71,6 +90,29 @@ def test_the_command_reports_on_the_machine_and_on_the_data(
     assert "2 images" in said
     assert "sfrik" in said
     assert "2 images are few" in said
+
+
+def test_a_preview_of_one_image(tmp_path):
+    images = np.random.default_rng(0).random((3, 9, 9, 3), dtype="float32")
+    drawn = []
+    draw_grid = pictures.draw_grid
+
+    def draw(rows, *arguments):
+        drawn.append([len(row) for row in rows])
+        return draw_grid(rows, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw_grid", draw)
+        preview.draw(images, vicreg(size=8), tmp_path / "a.png", count=1)
+    assert drawn == [[1, 1, 1]]
+
+
+def test_a_preview_shows_the_image_that_stands_for_a_broken_one(folder, tmp_path):
+    source = data.open_source(f"folder:{folder}", max_broken=0.5)
+    broken = source.files.index("b/half.png")
+    shown = data.Batches(source, 15, policy=vicreg(size=8)).images_at(0)[1]
+    assert broken not in shown
+    preview.draw(source, vicreg(size=8), tmp_path / "a.png", count=15)
 
 
 def test_a_preview_shows_images_and_two_views_of_each(folder, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """Runs that end in the middle and go on: to the same weights, and nothing is lost."""
 
+import dataclasses
 import errno
+import json
 import os
 import pathlib
 import random
@@ -14,9 +16,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kssl import _files, cli, pretraining
+from keras_kssl import _files, checkpoints, cli, data, pretraining
 from keras_kssl.checkpoints import Checkpoints
-from keras_kssl.pretraining import building
+from keras_kssl.pretraining import building, failures, interruption, training
 from keras_kssl.recipes import Recipe
 from tests.photos import broken_files, encoded, odd_files, picture, write_folder
 
@@ -44,9 +46,9 @@ def only_training(request, monkeypatch):
         return
     monkeypatch.setattr(building.models, "ResNet", tiny_encoder)
     monkeypatch.setattr(pretraining.Run, "_write_encoder", lambda *arguments: {})
-    monkeypatch.setattr(pretraining.Run, "_draw", lambda *arguments: None)
-    monkeypatch.setattr(pretraining.Run, "_draw_views", lambda *arguments: None)
-    monkeypatch.setattr(pretraining.run, "_has_tensorboard", lambda: False)
+    for name in ("show_views", "show_curves", "show_embeddings"):
+        monkeypatch.setattr(pretraining.showing, name, lambda *arguments: None)
+    monkeypatch.setattr(pretraining.showing, "has_tensorboard", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +104,12 @@ class StopAt(keras.callbacks.Callback):
 
 def stop_at(monkeypatch, step, action):
     """Lets a run do something after `step` steps, before its own callbacks see it."""
-    usual = pretraining.Run._callbacks
+    usual = training._callbacks
 
-    def callbacks(self, *arguments):
-        return [StopAt(step, action), *usual(self, *arguments)]
+    def callbacks(*arguments):
+        return [StopAt(step, action), *usual(*arguments)]
 
-    monkeypatch.setattr(pretraining.Run, "_callbacks", callbacks)
+    monkeypatch.setattr(training, "_callbacks", callbacks)
 
 
 def send(number):
@@ -179,14 +181,60 @@ def test_a_damaged_checkpoint_is_passed_over(
     changed[len(content) // 2] ^= 1
     harmed = {"cut": content[: len(content) // 2], "flipped": changed, "empty": b""}
     newest.write_bytes(harmed[harm])
-    with pytest.warns(UserWarning, match=f"{newest.name} is damaged and passed over"):
-        _, lines = pretrain(None, out, resume=True)
+    _, lines = pretrain(None, out, resume=True)
+    assert any(f"{newest.name} is damaged and passed over" in line for line in lines)
     step = int(older.name.split("-")[1])
     assert any(f"going on after step {step}" in line for line in lines)
     assert_same_run(out, undisturbed("gram"))
 
 
-def test_without_a_good_checkpoint_a_run_begins_again(
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_again_in_silence(
+    photos, tmp_path
+):
+    out = tmp_path / "run"
+    pretrain(recipe_of(photos, epochs=1), out)
+    metrics = (out / "metrics.csv").read_text()
+    for path in Checkpoints(out / "checkpoints").paths():
+        path.write_bytes(b"")
+    with pytest.raises(pretraining.RunFailed, match="1, all damaged"):
+        pretrain(None, out, resume=True)
+    assert (out / "metrics.csv").read_text() == metrics
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(
+    photos, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    pretrain(recipe_of(photos, epochs=1), out)
+
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "sha256", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            pretrain(None, out, resume=True)
+    assert Checkpoints(out / "checkpoints").steps() == [3]
+
+
+def test_variables_in_another_order_are_another_model(photos, tmp_path):
+    """Of the same shapes, so that nothing but their names tells them apart."""
+
+    def model(names):
+        built = keras.Sequential([keras.layers.Dense(4, name=name) for name in names])
+        built.build((None, 4))
+        built.steps = 0
+        built.compile("sgd")
+        return built
+
+    kept = Checkpoints(tmp_path)
+    kept.write(model(["first", "second"]))
+    assert kept.restore(model(["first", "second"]))["step"] == 0
+    with pytest.raises(ValueError, match="must be the one that was saved"):
+        kept.restore(model(["second", "first"]))
+
+
+def test_without_a_checkpoint_a_run_begins_again(
     photos, tmp_path, monkeypatch, undisturbed
 ):
     out = tmp_path / "run"
@@ -205,6 +253,9 @@ def test_a_changed_recipe_is_refused_and_named(photos, tmp_path):
     with pytest.raises(ValueError, match=r"epochs=2 \(the run has epochs=1\)"):
         pretrain(recipe_of(photos, epochs=2), out, resume=True)
     pretrain(recipe_of(photos, epochs=1), out, resume=True)
+    # Left to a default that depends on the data, and one that a run may change.
+    pretrain(recipe_of(photos, epochs=1, stem="auto", max_broken=0.5), out, resume=True)
+    assert Recipe.read(out / "recipe.json").max_broken == 0.5
     with pytest.raises(FileExistsError, match="--resume"):
         pretrain(recipe_of(photos, epochs=1), out)
     with pytest.raises(FileNotFoundError, match="which holds none"):
@@ -230,6 +281,167 @@ def test_other_files_and_versions_are_noticed(photos, tmp_path, monkeypatch):
     assert "1 files are gone (03.jpg) and count as broken; 1 are new" in text
     assert summary["broken_images"] == 1
     assert "03.jpg: " in (out / "broken_images.txt").read_text()
+
+
+def lose_a_file(folder):
+    (folder / "03.jpg").unlink()
+
+
+def add_files(folder):
+    for i in range(9):
+        (folder / f"00_{i}.jpg").write_bytes(encoded(picture(30, 30, i)))
+
+
+@pytest.mark.parametrize("harm", [lose_a_file, add_files])
+def test_a_run_keeps_its_length_whatever_files_come_or_go(
+    harm, photos, tmp_path, monkeypatch
+):
+    """24 images are 3 batches of 8; one file less makes 2 of them, 9 more make 4."""
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    for name in ("00.jpg", "01.jpg"):
+        (folder / name).unlink()
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, send(signal.SIGTERM))
+        with pytest.raises(pretraining.RunInterrupted):
+            pretrain(recipe_of(folder, max_broken=0.5), out)
+    harm(folder)
+    run = pretraining.Run(None, out, resume=True, say=lambda line: None)
+    steps = run.prepared.total_steps
+    assert steps == 3 * run.recipe.epochs
+    run.execute()
+    assert Checkpoints(out / "checkpoints").steps()[0] == steps
+
+
+def test_new_files_before_those_of_a_limited_run_change_nothing(photos, tmp_path):
+    folder, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "run"
+    pretrain(recipe_of(folder, limit=10, epochs=1), out)
+    add_files(folder)
+    _, lines = pretrain(None, out, resume=True)
+    assert not any("changed" in line for line in lines)
+
+
+def test_more_or_fewer_images_in_an_archive_are_refused(tmp_path):
+    path, out = tmp_path / "a.npz", tmp_path / "run"
+    for count in (16, 24):
+        np.savez(path, images=np.zeros((count, 9, 9, 3), "uint8"))
+        recipe = dataclasses.replace(recipe_of(""), data=f"npz:{path}", size=8)
+        if count == 16:
+            pretrain(recipe, out)
+            continue
+        with pytest.raises(ValueError, match=r"16 images.*with 24"):
+            pretrain(None, out, resume=True)
+
+
+def test_keras_taking_no_step_ends_in_a_sentence(photos, tmp_path, monkeypatch):
+    run = pretraining.Run(recipe_of(photos), tmp_path / "run", say=lambda line: None)
+    monkeypatch.setattr(run.model, "fit", lambda *arguments, **options: None)
+    with pytest.raises(RuntimeError, match=r"stands still at step 0 of 9.*MAX_EPOCHS"):
+        run.execute()
+
+
+def test_signals_outside_training_end_the_run_at_once(photos, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining.Run, "_judge", lambda *a: send(signal.SIGTERM)())
+        with pytest.raises(pretraining.RunInterrupted, match="No checkpoint") as caught:
+            pretrain(recipe_of(photos), out)
+    assert caught.value.signal == signal.SIGTERM
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            pretraining.Run, "_write_encoder", lambda *a: send(signal.SIGINT)()
+        )
+        with pytest.raises(pretraining.RunInterrupted, match=r"step 9 of 9.*--resume"):
+            pretrain(None, out, resume=True)
+    pretrain(None, out, resume=True)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_during_the_last_checkpoint_is_not_lost(photos, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    usual = Checkpoints.write
+
+    def write(self, model, **facts):
+        path = usual(self, model, **facts)
+        send(signal.SIGTERM)()
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "write", write)
+        with pytest.raises(pretraining.RunInterrupted, match="step 9 of 9"):
+            pretrain(recipe_of(photos), out)
+    assert not (out / "summary.json").exists()
+
+
+def test_signals_that_are_ignored_stay_ignored(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    with interruption.Interruption() as noted:
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert noted._previous == {}
+
+
+def test_nobody_listening_does_not_end_a_run(photos, tmp_path):
+    def say(line):
+        raise BrokenPipeError
+
+    pretrain(recipe_of(photos, epochs=1), tmp_path / "run", say=say)
+    assert "epoch 1/1" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_what_was_found_broken_is_known_after_going_on(photos, tmp_path, monkeypatch):
+    folder, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "run"
+    content = encoded(picture(60, 60))
+    (folder / "02.jpg").write_bytes(content[: len(content) * 2 // 3])
+    (folder / "none.jpg").write_bytes(b"")
+    pretrain(recipe_of(folder), out)
+    named = (out / "broken_images.txt").read_text()
+    assert [line.split(":")[0] for line in named.splitlines()] == ["02.jpg", "none.jpg"]
+    first = json.loads((out / "summary.json").read_text())
+    pretrain(None, out, resume=True)
+    again = json.loads((out / "summary.json").read_text())
+    for name in ("broken_images", "images_per_second"):
+        assert again[name] == first[name] > 0
+    assert (out / "broken_images.txt").read_text() == named
+
+
+def test_lines_count_the_epochs_of_the_whole_run(photos, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, send(signal.SIGTERM))
+        with pytest.raises(pretraining.RunInterrupted):
+            pretrain(recipe_of(photos), out)
+    _, lines = pretrain(None, out, resume=True)
+    assert sum("epoch 2/3  loss" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("name", ["gs://bucket/run", "gs:/bucket/run"])
+def test_runs_are_kept_on_this_machine(name, photos):
+    with pytest.raises(ValueError, match="a local path"):
+        pretraining.Run(recipe_of(photos), pathlib.Path(name))
+
+
+def test_overwriting_unlinks_links_and_keeps_what_they_lead_to(photos, tmp_path):
+    out, elsewhere = tmp_path / "run", tmp_path / "scratch"
+    pretrain(recipe_of(photos, epochs=1), out)
+    shutil.move(out / "checkpoints", elsewhere)
+    os.symlink(elsewhere, out / "checkpoints")
+    pretraining.Run(recipe_of(photos), out, overwrite=True).execute()
+    assert list(elsewhere.iterdir())
+    assert not (out / "checkpoints").is_symlink()
+
+
+def test_half_precision_and_lars_go_on_to_the_same_weights(
+    photos, tmp_path, monkeypatch
+):
+    options = {"precision": "mixed_float16", "optimizer": "lars", "learning_rate": 0.1}
+    recipe, out = recipe_of(photos, **options), tmp_path / "run"
+    pretrain(recipe, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, send(signal.SIGTERM))
+        with pytest.raises(pretraining.RunInterrupted):
+            pretrain(recipe, out)
+    pretrain(None, out, resume=True)
+    assert_same_run(out, state(tmp_path / "whole"))
 
 
 def test_a_second_process_is_refused(photos, tmp_path):
@@ -319,16 +531,48 @@ def test_too_many_broken_images_end_a_run_with_their_list(tmp_path):
 
 
 def test_out_of_memory_says_which_batch_fits(photos, tmp_path, monkeypatch):
-    usual = pretraining.run.data.Batches.at
+    usual, tried = data.Batches.at, []
 
     def at(self, step):
+        assert not self.with_labels
+        tried.append(keras.config.dtype_policy().name)
         if self.batch_size > 4:
             raise MemoryError("Unable to allocate")
         return usual(self, step)
 
-    monkeypatch.setattr(pretraining.run.data.Batches, "at", at)
-    with pytest.raises(pretraining.RunFailed, match=r"batch of 8\. A batch of 4 fits"):
-        pretrain(recipe_of(photos), tmp_path / "run")
+    monkeypatch.setattr(data.Batches, "at", at)
+    words = r"batch of 8\. A batch of 4 fits.*If other.*No checkpoint.*Go on"
+    run = pretraining.Run(recipe_of(photos), tmp_path / "run", say=lambda line: None)
+    with pytest.raises(pretraining.RunFailed, match=words):
+        run.execute()
+    assert run.model is None
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(8, "batch of 2 fits"), (3, "batch of 2 fits"), (2, "Not even")]
+)
+def test_the_largest_batch_is_looked_for_down_to_two(size, words):
+    class Run:
+        recipe = Recipe(batch_size=size)
+
+        def try_batch(self, size):
+            if size > 2:
+                raise MemoryError
+
+    assert words in failures.largest_batch(Run())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes",
+        "OOM when allocating tensor with shape[8]",
+        "Out of memory while trying to allocate 8 bytes",
+    ],
+)
+def test_what_libraries_say_of_memory_is_understood(text):
+    assert failures.is_out_of_memory(RuntimeError(text))
+    assert not failures.is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
 @pytest.mark.skipif(not pathlib.Path("/sys").is_dir(), reason="no folder of this kind")

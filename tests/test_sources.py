@@ -52,6 +52,12 @@ def test_without_labels_there_are_no_classes():
     assert source.labels is None
 
 
+@pytest.mark.parametrize("label", [2**31, -(2**31) - 1])
+def test_labels_that_32_bits_do_not_hold_are_refused(label):
+    with pytest.raises(ValueError, match="fit into 32 bits"):
+        open_source((IMAGES[:1], [label]))
+
+
 def test_unknown_labels_do_not_count_as_a_class():
     assert ArraySource(IMAGES, [-1, 1, -1, 0, 0, 1, -1]).num_classes == 2
 

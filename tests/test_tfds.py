@@ -1,12 +1,15 @@
 """Sets of TensorFlow Datasets: both layouts read alike, from any position."""
 
 import importlib.util
+import shutil
+import types
 
 import numpy as np
 import pytest
 
 from keras_kssl import augment, cli, data
 from keras_kssl.data import open_source
+from keras_kssl.data import tfds as tfds_source
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("tensorflow_datasets", "tensorflow"))),
@@ -148,6 +151,34 @@ def test_wrong_names_end_in_a_sentence(layout, text, words, tmp_path, capsys):
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
+
+
+def test_records_that_are_spoiled_are_named_and_replaced(sets, tmp_path, monkeypatch):
+    shutil.copytree(sets / "tfrecord", tmp_path / "tfrecord")
+    choose(monkeypatch, tmp_path, "tfrecord")
+    source = open_source("tfds:kssl_tiles", max_broken=0.1)
+    filename, offsets = source._records._files[0]
+    with open(filename, "r+b") as file:
+        start, length = offsets[1]
+        file.seek(start)
+        file.write(bytes(255 for _ in range(length)))
+    batches = data.Batches(source, 8, policy=augment.byol(size=8))
+    images = [batches.at(step)[0][0] for step in range(2)]
+    assert all(image.shape == (8, 8, 8, 3) for image in images)
+    assert source.labels[1] == -1
+    assert list(source.broken) == ["record 1"]
+
+
+def test_images_of_floats_are_refused(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    image = tfds.features.Image(shape=(None, None, 1), dtype=np.float32)
+    info = types.SimpleNamespace(
+        features={"image": image}, supervised_keys=None, full_name="floats/1.0.0"
+    )
+    builder = types.SimpleNamespace(info=info)
+    with pytest.raises(ValueError, match=r"unsigned.*float32"):
+        tfds_source._keys(builder)
 
 
 def test_a_file_that_is_cut_off_is_noticed(sets, tmp_path, monkeypatch):

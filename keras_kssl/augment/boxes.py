@@ -74,7 +74,7 @@ def _central_box(view, height, width):
     """Largest box of an allowed aspect, as torchvision falls back on it."""
     low, high = view.crop_ratio
     if width / height < low:
-        return round(width / low), width
+        return max(1, round(width / low)), width
     if width / height > high:
-        return height, round(height * high)
+        return height, max(1, round(height * high))
     return height, width

@@ -1,6 +1,7 @@
 """Images to train on and to evaluate with: sources, and batches in a seeded order."""
 
 from keras_kssl.data.arrays import ArraySource
+from keras_kssl.data.classes import labels_like
 from keras_kssl.data.encoded import EncodedSource, TooManyBroken
 from keras_kssl.data.files import FileSource
 from keras_kssl.data.moments import channel_moments
@@ -14,6 +15,7 @@ __all__ = [
     "FileSource",
     "TooManyBroken",
     "channel_moments",
+    "labels_like",
     "load",
     "open_source",
 ]

@@ -151,4 +151,10 @@ def check_labels(name, labels, count):
             f"{name}: `labels` must have one label per image, shape ({count},). "
             f"Received: labels of shape {labels.shape}."
         )
+    limits = np.iinfo(np.int32)
+    if labels.size and not limits.min <= labels.min() <= labels.max() <= limits.max:
+        raise ValueError(
+            f"{name}: `labels` must fit into 32 bits. Received: labels from "
+            f"{labels.min()} to {labels.max()}. Number the classes from 0."
+        )
     return labels.astype(np.int32)

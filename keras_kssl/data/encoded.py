@@ -48,8 +48,6 @@ class EncodedSource(abc.ABC):
         self.dtype = dtype
         self.max_broken = check_number(name, "max_broken", max_broken, 0.0, 1.0)
         self.broken = {}
-        # Images that were left out when the source was opened.
-        self.left_out = 0
         self._lock = threading.Lock()
 
     @abc.abstractmethod
@@ -58,7 +56,7 @@ class EncodedSource(abc.ABC):
 
     @abc.abstractmethod
     def content(self, index):
-        """One encoded image: a path or bytes."""
+        """One encoded image: a path or bytes. Raises `BrokenImage`."""
 
     @abc.abstractmethod
     def name_of(self, index):
@@ -166,9 +164,15 @@ class EncodedSource(abc.ABC):
             self.broken[name] = reason
             self.check_broken()
 
+    def num_left_out(self):
+        """How many of those in `broken` `len` does not count."""
+        return 0
+
     def check_broken(self):
         """Raises `TooManyBroken` where more are broken than `max_broken` allows."""
-        total = len(self) + self.left_out
+        if len(self.broken) <= self.max_broken * len(self):
+            return
+        total = len(self) + self.num_left_out()
         if len(self.broken) <= self.max_broken * total:
             return
         listed = list(self.broken.items())
@@ -185,6 +189,8 @@ class EncodedSource(abc.ABC):
 class FixedSize:
     """An `EncodedSource` at one size: resized, the centre cut out, for evaluation.
 
+    `read` leaves out what cannot be read, so that it is of no use for training.
+
     Args:
         source: the source.
         size: side of the images in pixels.
@@ -198,9 +204,19 @@ class FixedSize:
         self.name, self.labels = source.name, source.labels
         self.class_names, self.num_classes = source.class_names, source.num_classes
         self.image_shape = (size, size, source.channels)
+        self.dtype = source.dtype
+        self._fraction = fraction
 
     def __len__(self):
         return len(self.source)
+
+    def fingerprint(self):
+        """Digits that differ for other images; the size does not count."""
+        return self.source.fingerprint()
+
+    def take(self, count):
+        """The first `count` images, or all where there are fewer."""
+        return FixedSize(self.source.take(count), self.size, self._fraction)
 
     def __repr__(self):
         return f"{self.source!r} at {self.size} x {self.size}"
@@ -233,6 +249,11 @@ def _pool():
     return concurrent.futures.ThreadPoolExecutor(
         num_threads(), thread_name_prefix="kssl_decode"
     )
+
+
+# Threads do not survive in a child process; the pool would wait for them for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def for_each(action, count, title=None):

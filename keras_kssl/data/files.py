@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from keras_kssl._checks import check_that
+from keras_kssl._checks import check_integer, check_that
 from keras_kssl.data.decoding import EXTENSIONS, BrokenImage, read_header
 from keras_kssl.data.encoded import MAX_BROKEN, EncodedSource, for_each
 
@@ -21,9 +21,9 @@ _SKIPPED_FOLDERS = ("__MACOSX",)
 class FileSource(EncodedSource):
     """Image files of many sizes and formats, read when they are needed.
 
-    Opening reads every header, about 0.1 ms each; files with a broken one are left out
-    and listed in `broken`. A file that is broken behind a good header is found when it
-    is used.
+    Opening reads every header, a fraction of a millisecond each; files with a broken
+    one are left out and listed in `broken`. A file that is broken behind a good header
+    is found when it is used.
 
     Args:
         root: folder that the names are relative to.
@@ -31,9 +31,21 @@ class FileSource(EncodedSource):
         labels: a class name for each file, "" where it is not known; or `None`.
         name: what messages call the source.
         max_broken: share of files that may be unreadable. Default 0.1.
+        class_names: names of the classes, in the order of their numbers, where they
+            are more than those in `labels`. Default: those in `labels`, sorted.
+        unreadable: reasons by name for what could not even be listed.
     """
 
-    def __init__(self, root, files, labels=None, name="files", max_broken=MAX_BROKEN):
+    def __init__(
+        self,
+        root,
+        files,
+        labels=None,
+        name="files",
+        max_broken=MAX_BROKEN,
+        class_names=None,
+        unreadable=None,
+    ):
         if not files:
             raise ValueError(
                 f"{name}: `source` must hold image files. Received: none with an "
@@ -41,9 +53,11 @@ class FileSource(EncodedSource):
             )
         self.root = pathlib.Path(root)
         headers, broken = _read_headers(self.root, files)
-        class_names = codes = None
+        codes = None
         if labels is not None:
-            class_names, codes = _codes(labels)
+            class_names = class_names or _class_names(labels)
+            numbers = {class_name: i for i, class_name in enumerate(class_names)}
+            codes = np.array([numbers.get(label, -1) for label in labels], np.int32)
         channels = _most_common(header.channels for header in headers.values())
         deep = _most_common(header.is_deep for header in headers.values())
         for file, header in list(headers.items()):
@@ -59,13 +73,13 @@ class FileSource(EncodedSource):
             "float32" if deep else "uint8",
             max_broken,
         )
-        self.broken = broken
+        self.broken = dict(unreadable or {})
+        self.broken |= {printable(file): why for file, why in broken.items()}
         self.files = [files[i] for i in kept]
         self.sizes = np.array(
             [(headers[file].height, headers[file].width) for file in self.files]
         ).reshape(-1, 2)
         self.formats = collections.Counter(h.format for h in headers.values())
-        self.left_out = len(broken)
         self.check_broken()
 
     def __len__(self):
@@ -75,7 +89,7 @@ class FileSource(EncodedSource):
         return self.root / self.files[index]
 
     def name_of(self, index):
-        return self.files[index]
+        return printable(self.files[index])
 
     def some_sizes(self, count=100):
         del count
@@ -89,13 +103,17 @@ class FileSource(EncodedSource):
                 size = os.stat(self.root / file).st_size
             except OSError:
                 size = -1
-            digest.update(f"{file}\0{size}\0".encode())
+            digest.update(os.fsencode(file) + f"\0{size}\0".encode())
         return digest.hexdigest()
 
     def take(self, count):
+        count = check_integer(f"{self.name}.take", "count", count, minimum=1)
         return self.only(np.arange(min(count, len(self))))
 
-    def listed_as(self, files):
+    def num_left_out(self):
+        return len(self.broken.keys() - {printable(file) for file in self.files})
+
+    def listed_as(self, files, max_broken=MAX_BROKEN):
         """A source of exactly these files in this order, there or not.
 
         For training that goes on after files were added or taken away: positions keep
@@ -106,6 +124,9 @@ class FileSource(EncodedSource):
         chosen.files = list(files)
         if chosen.labels is not None:
             chosen.labels[[file not in known for file in files]] = -1
+        names = {printable(file) for file in files}
+        chosen.broken = {n: why for n, why in self.broken.items() if n in names}
+        chosen.max_broken = max_broken
         return chosen
 
     def only(self, indices):
@@ -115,7 +136,9 @@ class FileSource(EncodedSource):
         chosen.sizes = self.sizes[indices]
         if self.labels is not None:
             chosen.labels = self.labels[indices]
-        chosen.broken = dict(self.broken)
+        # What is broken is known of these images alone.
+        names = {printable(file) for file in chosen.files}
+        chosen.broken = {n: why for n, why in self.broken.items() if n in names}
         return chosen
 
 
@@ -135,8 +158,8 @@ def open_folder(path, limit=None, max_broken=MAX_BROKEN):
             f"open_source: `source` must name a folder. Received: {name!r}, which is "
             f"{kind}."
         )
-    files = sorted(_walk(root))
-    labels = None
+    files, unreadable = _walk(root)
+    labels = class_names = None
     if (root / LABELS_FILE).is_file():
         known = dict(_read_csv(root / LABELS_FILE))
         labels = [known.get(file, "") for file in files]
@@ -152,9 +175,12 @@ def open_folder(path, limit=None, max_broken=MAX_BROKEN):
         folders = [file.partition("/")[0] if "/" in file else "" for file in files]
         if "" not in folders and len(set(folders)) > 1:
             labels = folders
-    part = slice(0, limit)
-    labels = None if labels is None else labels[part]
-    return FileSource(root, files[part], labels, name, max_broken)
+    if labels is not None:
+        class_names = _class_names(labels)
+        labels = labels[:limit]
+    return FileSource(
+        root, files[:limit], labels, name, max_broken, class_names, unreadable
+    )
 
 
 def open_list(path, limit=None, max_broken=MAX_BROKEN):
@@ -178,33 +204,52 @@ def open_list(path, limit=None, max_broken=MAX_BROKEN):
         files = [line.strip() for line in _read_text(path).splitlines()]
         files = [file for file in files if file]
         labels = None
-    part = slice(0, limit)
-    labels = None if labels is None else labels[part]
-    return FileSource(path.parent, files[part], labels, name, max_broken)
+    class_names = None
+    if labels is not None:
+        class_names = _class_names(labels)
+        labels = labels[:limit]
+    return FileSource(path.parent, files[:limit], labels, name, max_broken, class_names)
+
+
+def printable(file):
+    """A file's name on one line of text, whatever bytes it is made of."""
+    text = os.fsencode(file).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _walk(root):
-    """Relative paths of image files, each real folder once."""
-    seen = set()
+    """Image files and what cannot be listed.
 
-    def visit(folder, prefix):
+    Each real folder counts once, under its real name where it has one in `root`.
+
+    Returns:
+        Sorted relative paths, and a dictionary of reasons by name.
+    """
+    seen, files, unreadable = set(), [], {}
+    # Links last: a folder is known by its own name before a link leads to it.
+    folders, links = [(root, "")], []
+    while folders or links:
+        folder, prefix = folders.pop() if folders else links.pop(0)
         try:
             status = os.stat(folder)
-            entries = list(os.scandir(folder))
-        except OSError:
-            return
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            unreadable[printable(prefix)] = f"a folder: {error.strerror}"
+            continue
         for entry in entries:
+            name = prefix + entry.name
             if entry.name.startswith(".") or entry.name in _SKIPPED_FOLDERS:
                 continue
-            if entry.is_dir():
-                yield from visit(entry.path, f"{prefix}{entry.name}/")
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((entry.path, name + "/"))
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                links.append((entry.path, name + "/"))
             elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                yield prefix + entry.name
-
-    return visit(root, "")
+                files.append(name)
+    return sorted(files), unreadable
 
 
 def _read_text(path):
@@ -244,16 +289,12 @@ def _read_csv(path):
     return [(file, label) for file, label in rows if file]
 
 
-def _codes(labels):
-    """Names of the classes and the number of each label's class, -1 for ""."""
+def _class_names(labels):
+    """The different labels in their order, "" left out; numbers by their value."""
     names = {label for label in labels if label}
     if all(name.isdecimal() for name in names):
-        class_names = sorted(names, key=lambda name: (int(name), name))
-    else:
-        class_names = sorted(names)
-    numbers = {name: i for i, name in enumerate(class_names)}
-    codes = np.array([numbers.get(label, -1) for label in labels], np.int32)
-    return class_names, codes
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
 
 
 def _read_headers(root, files):

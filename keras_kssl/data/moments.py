@@ -40,6 +40,11 @@ def channel_moments(source, count=1000):
         pixels += len(values)
         total = total + values.sum(axis=0)
         squares = squares + np.square(values).sum(axis=0)
+    if pixels == 0:
+        raise ValueError(
+            "channel_moments: `source` must hold images that can be read. Received: "
+            f"{source!r}, of which none of {len(chosen)} can."
+        )
     mean = total / pixels
     deviation = np.sqrt(np.maximum(squares / pixels - np.square(mean), 0.0))
     deviation = np.maximum(deviation, _SMALLEST_DEVIATION)

@@ -1,6 +1,5 @@
 """NumPy archives of images, or of encoded images of one size."""
 
-import concurrent.futures
 import pathlib
 import zipfile
 import zlib
@@ -10,12 +9,22 @@ import numpy as np
 from keras_kssl._checks import check_that
 from keras_kssl.data.arrays import ArraySource, check_labels
 from keras_kssl.data.decoding import BrokenImage, decode
+from keras_kssl.data.encoded import for_each
 
-_BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
+_BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    # Encrypted, or compressed in an unknown way.
+    RuntimeError,
+)
 
 
 def open_npz(path, limit):
     name = f"npz:{path}"
+    path = str(pathlib.Path(path).expanduser())
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(
             f"open_source: there is no file {path!r}. Received: source={name!r}."
@@ -107,11 +116,7 @@ def _decode_all(name, jpeg, offsets, labels, limit):
             )
         images[index] = image
 
-    # Parts keep the cost of handing over work below that of decoding small images.
-    parts = [range(i, min(i + 256, count)) for i in range(0, count, 256)]
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        for _ in threads.map(lambda part: [*map(decode_into_place, part)], parts):
-            pass
+    for_each(decode_into_place, count, f"decoding {name}")
     return images, labels
 
 

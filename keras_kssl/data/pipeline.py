@@ -8,9 +8,9 @@ import time
 import keras
 import numpy as np
 
-from keras_kssl._checks import check_integer
+from keras_kssl._checks import check_integer, check_that
 from keras_kssl.data import cutting
-from keras_kssl.data.encoded import MAX_BROKEN
+from keras_kssl.data.encoded import MAX_BROKEN, FixedSize
 from keras_kssl.data.sources import open_source
 
 # Batches that wait, ready, for the training step.
@@ -104,7 +104,7 @@ class Batches(keras.utils.PyDataset):
         self.batch_size = check_integer("Batches", "batch_size", batch_size)
         self.seed = check_integer("Batches", "seed", seed, minimum=0)
         self.start_step = check_integer("Batches", "start_step", start_step, minimum=0)
-        self.policy = policy
+        self.policy = self._own_policy = policy
         self.with_labels = with_labels
         self.seconds_waited = 0.0
         if self.batch_size < 2:
@@ -117,8 +117,11 @@ class Batches(keras.utils.PyDataset):
                 "Batches: `batch_size` must be at most the number of images, "
                 f"{len(source)}. Received: batch_size={batch_size}."
             )
+        rule = "a source that replaces what cannot be read, not one of fixed size"
+        check_that(not isinstance(source, FixedSize), "Batches", "source", rule, source)
         self._order = (None, None)
         self._failure = None
+        self._streams = []
 
     @property
     def steps_per_epoch(self):
@@ -132,13 +135,16 @@ class Batches(keras.utils.PyDataset):
 
     def at(self, step):
         """The batch of step `step`, counted from the start of training at 0."""
-        indices = self.positions(step)
-        if self.source.image_shape[0] is None:
-            images, indices = self._views(step, indices)
-        else:
-            images, indices = self.source.read(indices)
+        images, indices = self.images_at(step)
         labels = self.source.labels if self.with_labels else None
         return (images,) if labels is None else (images, labels[indices])
+
+    def images_at(self, step):
+        """The images or views of step `step`, and the positions of what they show."""
+        indices = self.positions(step)
+        if self.source.image_shape[0] is None:
+            return self._views(step, indices)
+        return self.source.read(indices)
 
     def positions(self, step):
         """Positions (batch_size,) in the source of the images of step `step`."""
@@ -157,7 +163,7 @@ class Batches(keras.utils.PyDataset):
         Args:
             policy: the policy of the model.
         """
-        self.policy = self.policy or policy
+        self.policy = self._own_policy or policy
         self._failure = None
         if keras.backend.backend() != "tensorflow":
             return self._stream()
@@ -167,6 +173,12 @@ class Batches(keras.utils.PyDataset):
             lambda array: tf.TensorSpec(array.shape, array.dtype), self._like_a_batch()
         )
         return tf.data.Dataset.from_generator(self._stream, output_signature=signature)
+
+    def stop(self):
+        """Ends the threads that make batches."""
+        for stopped in self._streams:
+            stopped.set()
+        self._streams.clear()
 
     def raise_failure(self):
         """Raises again what went wrong in the thread that makes batches.
@@ -180,6 +192,7 @@ class Batches(keras.utils.PyDataset):
         """Batches from `start_step` on, made ahead by a thread."""
         ready = queue.Queue(maxsize=_AHEAD)
         stopped = threading.Event()
+        self._streams.append(stopped)
 
         def put(item):
             while not stopped.is_set():

@@ -11,6 +11,7 @@ import struct
 
 import numpy as np
 
+from keras_kssl.data.decoding import BrokenImage, checked
 from keras_kssl.data.encoded import MAX_BROKEN, EncodedSource, for_each
 
 _LENGTH = struct.Struct("<Q")
@@ -51,7 +52,8 @@ class TfdsSource(EncodedSource):
 
     Records are found by position in both layouts: array_record files have an index,
     and for TFRecord files one is made by reading the length of each record. Labels are
-    read when they are first asked for, which goes through the whole set once.
+    read when they are first asked for, which goes through the whole set once; that of
+    a record that cannot be read is -1, "not known".
 
     Args:
         builder: `tfds.core.DatasetBuilder` of a prepared set.
@@ -87,7 +89,11 @@ class TfdsSource(EncodedSource):
         labels = np.empty(len(self), np.int32)
 
         def read(position):
-            labels[position] = self._example(position)[self._label]
+            try:
+                labels[position] = self._example(position)[self._label]
+            except BrokenImage as error:
+                labels[position] = -1
+                self._note(self.name_of(position), str(error))
 
         for_each(read, len(self), "reading labels")
         return labels
@@ -109,7 +115,10 @@ class TfdsSource(EncodedSource):
         return f"<{self.name}: {len(self)} images>"
 
     def content(self, index):
-        return self._example(index)[self._image]
+        image = self._example(index)[self._image]
+        if not image:
+            raise BrokenImage("a record without an image")
+        return image
 
     def name_of(self, index):
         return f"record {index}"
@@ -123,9 +132,11 @@ class TfdsSource(EncodedSource):
     def _example(self, index):
         import tensorflow_datasets as tfds
 
-        return self._features.deserialize_example_np(
-            self._records[int(index)],
-            decoders={self._image: tfds.decode.SkipDecoding()},
+        decoders = {self._image: tfds.decode.SkipDecoding()}
+        return checked(
+            lambda: self._features.deserialize_example_np(
+                self._records[int(index)], decoders=decoders
+            )
         )
 
 
@@ -184,6 +195,13 @@ def _keys(builder):
         raise ValueError(
             "open_source: `source` must name a set of images. Received: "
             f"'tfds:{builder.info.full_name}' with the features {', '.join(features)}."
+        )
+    if np.dtype(features[image].np_dtype).kind != "u":
+        # TFDS keeps floats as the bits of PNGs, which are no picture.
+        raise ValueError(
+            "open_source: `source` must name a set of images of unsigned integers. "
+            f"Received: 'tfds:{builder.info.full_name}', whose {image!r} is of "
+            f"{np.dtype(features[image].np_dtype)}."
         )
     return image, first(tfds.features.ClassLabel)
 

@@ -49,8 +49,10 @@ def extract(encoder, data, out, batch_size=256, size=None, part_size=8192):
 
     Raises:
         FileExistsError: where the folder holds something else, such as the features of
-            another encoder.
+            another encoder. Functions are told apart by their code, not by what they
+            refer to.
     """
+    check_integer("extract", "batch_size", batch_size, minimum=1)
     check_integer("extract", "part_size", part_size, minimum=1)
     source = at_one_size("extract", encoder, data, size)
     out = local_path("extract", out)
@@ -58,7 +60,8 @@ def extract(encoder, data, out, batch_size=256, size=None, part_size=8192):
         "format": _FORMAT,
         "source": source.name,
         "images": len(source),
-        "content": getattr(source, "source", source).fingerprint(),
+        "content": source.fingerprint(),
+        "labels": _labels_fingerprint(source),
         "image_shape": list(source.image_shape),
         "encoder": _fingerprint(encoder),
         "part_size": part_size,
@@ -67,6 +70,7 @@ def extract(encoder, data, out, batch_size=256, size=None, part_size=8192):
     out.mkdir(parents=True, exist_ok=True)
     with held_by_this_process(out, "extract"):
         if _found(out).get("complete"):
+            shutil.rmtree(out / "parts", ignore_errors=True)
             return out
         write_whole(out / _FACTS, _as_json({**facts, "complete": False}))
         parts = _write_parts(encoder, source, batch_size, out / "parts", part_size)
@@ -82,7 +86,9 @@ def extract(encoder, data, out, batch_size=256, size=None, part_size=8192):
 def _check_folder(out, facts):
     found = _found(out)
     if not found:
-        others = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        others = out.exists() and (
+            not out.is_dir() or any(path.name != ".lock" for path in out.iterdir())
+        )
         check_that(not others, "extract", "out", "a new or an empty folder", str(out))
         return
     changed = [name for name, value in facts.items() if found.get(name) != value]
@@ -142,19 +148,17 @@ def _join(parts, source, out):
     check_that(len(positions) > 0, "extract", "data", "images that can be read", source)
     all_features = (_array(path, "features") for path in parts)
     width = next(part.shape[1] for part in all_features if part is not None)
-    partial = out / "features.npy.partial"
-    joined = np.lib.format.open_memmap(
-        partial, "w+", np.float32, (len(positions), width)
-    )
-    row = 0
-    for path in parts:
-        features = _array(path, "features")
-        if features is not None:
-            joined[row : row + len(features)] = features
-            row += len(features)
-    joined.flush()
-    del joined
-    partial.replace(out / "features.npy")
+
+    def write(file):
+        shape = (len(positions), width)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for path in parts:
+            features = _array(path, "features")
+            if features is not None:
+                file.write(np.ascontiguousarray(features, "<f4").data)
+
+    write_whole(out / "features.npy", write)
     if source.labels is not None:
         write_whole(out / "labels.npy", lambda f: np.save(f, source.labels[positions]))
     encoded = getattr(source, "source", None)
@@ -169,13 +173,26 @@ def _array(path, name):
 
 
 def _fingerprint(encoder):
-    """Digits that differ for other weights; for functions, nothing but the name."""
+    """Digits that differ for other weights, and for functions of other code."""
     if not isinstance(encoder, keras.Layer):
-        return getattr(encoder, "__name__", type(encoder).__name__)
+        name = getattr(encoder, "__name__", type(encoder).__name__)
+        code = getattr(encoder, "__code__", None)
+        if code is None:
+            return name
+        values = [v for v in code.co_consts if isinstance(v, int | float | str | bytes)]
+        parts = repr((code.co_code, code.co_names, values)).encode()
+        return f"{name} {hashlib.blake2b(parts, digest_size=8).hexdigest()}"
     digest = hashlib.blake2b(digest_size=8)
     for weight in encoder.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)
     return digest.hexdigest()
+
+
+def _labels_fingerprint(source):
+    if source.labels is None:
+        return None
+    labels = np.ascontiguousarray(source.labels, np.int32)
+    return hashlib.blake2b(labels.data, digest_size=8).hexdigest()
 
 
 def _as_json(facts):

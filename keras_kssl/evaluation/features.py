@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_kssl._checks import check_integer, check_rank, check_that
 from keras_kssl.data.arrays import unit_images
+from keras_kssl.data.classes import labels_like
 from keras_kssl.data.sources import open_source
 
 
@@ -161,8 +162,11 @@ def check_widths(caller, train_x, test_x):
         )
 
 
-def labelled_features(caller, encoder, train, test, batch_size, size=None):
-    """Features and labels of the training and the test set, labels checked first."""
+def labelled_features(caller, encoder, train, test, batch_size=256, size=None):
+    """Features and labels of the training and the test set, labels checked first.
+
+    Labels of the test set are in the class numbers of the training set.
+    """
     sources = {"train": open_source(train), "test": open_source(test)}
     for argument, source in sources.items():
         if source.labels is None:
@@ -171,11 +175,12 @@ def labelled_features(caller, encoder, train, test, batch_size, size=None):
                 f"{argument}={source!r}. Pass (images, labels), or a file with "
                 "`labels`."
             )
-    return [
-        part
-        for source in sources.values()
-        for part in extract_features(encoder, source, batch_size, size)
-    ]
+    train, test = sources.values()
+    # What is wrong with classes is found before the work of extraction.
+    labels_like(test, train, caller=caller)
+    train_x, train_y = extract_features(encoder, train, batch_size, size)
+    test_x, test_y = extract_features(encoder, test, batch_size, size)
+    return train_x, train_y, test_x, labels_like(test, train, test_y, caller)
 
 
 def _infer(encoder, images):

@@ -58,6 +58,8 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         caller = type(self).__name__
         if average_decay is not None:
             check_number(caller, "average_decay", average_decay, 0.0, 1.0)
+            rule = "below 1, with which an average never moves"
+            check_that(average_decay < 1, caller, "average_decay", rule, average_decay)
         # In half precision small gradients underflow unless the loss is scaled.
         self._scales_loss = "float16" in (
             encoder.compute_dtype,
@@ -150,6 +152,9 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         except Exception:
             x.raise_failure()
             raise
+        finally:
+            # A generator that nobody closes would keep its thread.
+            x.stop()
 
     def features(self, images, training=False):
         """Encoder's features of images, or of the first view, as float32 vectors."""

@@ -2,11 +2,18 @@
 
 import contextlib
 import errno
+import shlex
 import signal
+import traceback
 
 from keras_kssl.data import TooManyBroken
 
-_MEMORY_SIGNS = ("RESOURCE_EXHAUSTED", "OOM when allocating", "out of memory")
+_MEMORY_SIGNS = (
+    "resource_exhausted",
+    "resourceexhausted",
+    "oom when allocating",
+    "out of memory",
+)
 
 
 class RunFailed(RuntimeError):
@@ -23,9 +30,11 @@ class RunInterrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def explained(run, interruption):
-    """Turns whatever ends the training of a run into a sentence about it."""
+    """Turns whatever ends a run into a sentence about it."""
     try:
         yield
+    except RunFailed:
+        raise
     except KeyboardInterrupt:
         number = interruption.signal or signal.SIGINT
         raise RunInterrupted(f"Stopped. {how_to_go_on(run)}", number) from None
@@ -40,18 +49,24 @@ def explained(run, interruption):
     except Exception as error:
         if is_full_disk(error):
             raise RunFailed(
-                f"The disk of {run.out} is full. Free some space. {how_to_go_on(run)}"
+                f"The disk of {run.folder.path} is full. Free some space. "
+                f"{how_to_go_on(run)}"
             ) from error
-        if is_out_of_memory(error):
-            raise RunFailed(
-                f"The memory does not hold a batch of {run.recipe.batch_size}. "
-                f"{largest_batch(run)}"
-            ) from error
-        raise
+        if not is_out_of_memory(error):
+            raise
+        # The arrays that did not fit are alive in the frames that the error has seen.
+        traceback.clear_frames(error.__traceback__)
+        run.forget_model()
+        raise RunFailed(
+            f"The memory does not hold a batch of {run.recipe.batch_size}. "
+            f"{largest_batch(run)} If other programs took the memory: "
+            f"{how_to_go_on(run)}"
+        ) from error
 
 
 def how_to_go_on(run):
-    return f"{last_checkpoint(run)} Go on: kssl pretrain --resume --out {run.out}"
+    out = shlex.quote(str(run.folder.path))
+    return f"{last_checkpoint(run)} Go on: kssl pretrain --resume --out {out}"
 
 
 def last_checkpoint(run):
@@ -59,7 +74,7 @@ def last_checkpoint(run):
     steps = run.checkpoints.steps()
     if not steps:
         return "No checkpoint was written yet; the run begins again from its start."
-    return f"The last checkpoint is of step {steps[0]} of {run.total_steps}."
+    return f"The last checkpoint is of step {steps[0]} of {run.prepared.total_steps}."
 
 
 def is_full_disk(error):
@@ -69,20 +84,21 @@ def is_full_disk(error):
 
 
 def is_out_of_memory(error):
-    text = f"{type(error).__name__} {error}"
+    text = f"{type(error).__name__} {error}".lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS)
 
 
 def largest_batch(run):
     """A sentence on the largest half of a batch that trains, found by trying."""
-    size = run.recipe.batch_size // 2
-    while size >= 2:
+    size = run.recipe.batch_size
+    while size > 2:
+        size = max(2, size // 2)
         try:
             run.try_batch(size)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            size //= 2
+            traceback.clear_frames(error.__traceback__)
         else:
             return f"A batch of {size} fits: start a new run with --batch-size {size}."
     return "Not even a batch of 2 fits: take a smaller encoder or smaller views."

@@ -1,9 +1,9 @@
 """A run's folder: claimed by one process, described, and taken up again."""
 
+import contextlib
 import csv
 import io
 import json
-import pathlib
 import platform
 import shutil
 
@@ -11,7 +11,12 @@ import keras
 import numpy as np
 
 import keras_kssl
-from keras_kssl._files import held_by_this_process, write_whole
+from keras_kssl._files import (
+    held_by_this_process,
+    local_path,
+    remove_partial,
+    write_whole,
+)
 from keras_kssl.recipes import Recipe
 
 
@@ -30,7 +35,7 @@ class RunFolder:
     """
 
     def __init__(self, path, overwrite, resume, stack):
-        self.path = pathlib.Path(path).expanduser()
+        self.path = local_path("pretrain", path)
         self._check(overwrite, resume)
         is_new = not self.path.exists()
         try:
@@ -45,36 +50,62 @@ class RunFolder:
             ) from None
         # What another process did between the check and the lock.
         self._check(overwrite, resume)
+        remove_partial(self.path)
         if is_new:
             stack.callback(self._forget_unless_begun)
 
     def __truediv__(self, name):
         return self.path / name
 
-    def begin(self, recipe, facts):
-        """Empties the folder and writes down what the run is made of."""
-        for path in self.path.iterdir():
+    def begin(self, recipe, facts, listing=None):
+        """Empties the folder and writes down what the run is made of.
+
+        Args:
+            recipe: the resolved recipe.
+            facts: dictionary that says whether data are the same.
+            listing: names of the files that are trained on, or `None`.
+        """
+        # A folder with a recipe holds a run: the recipe goes last, and comes last.
+        for path in sorted(self.path.iterdir(), key=lambda p: p.name == "recipe.json"):
             if path.name == ".lock":
                 continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_whole(self / "data.json", json.dumps(facts, indent=2) + "\n")
-        write_whole(self / "versions.json", json.dumps(versions(), indent=2) + "\n")
-        # The last: a folder with a recipe holds a run.
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
+        self._write_json("data.json", facts)
+        self._write_json("versions.json", versions())
+        if listing is not None:
+            self._write_json("files.json", listing)
+        self.keep_recipe(recipe)
+
+    def keep_recipe(self, recipe):
+        """Writes the recipe down."""
         write_whole(self / "recipe.json", recipe.to_json())
 
     def recipe(self):
         """The recipe of the run that is in the folder."""
         return Recipe.read(self / "recipe.json")
 
+    def listing(self):
+        """Names of the files that the run began with; `None` for other sources."""
+        return self._read_json("files.json")
+
+    def check_count(self, facts):
+        """Raises `ValueError` where the data are more or fewer than they were."""
+        before = (self._read_json("data.json") or facts)["images"]
+        if before != facts["images"]:
+            raise ValueError(
+                f"pretrain: the run in {self.path} must go on with the data that it "
+                f"began with, {before} images. Received: {facts['name']} with "
+                f"{facts['images']}. Bring them back, or start a new run."
+            )
+
     def changes(self, facts):
         """Sentences on what is not as it was when the run began."""
-        lines = []
-        before, now = json.loads((self / "versions.json").read_text()), versions()
-        for name, version in before.items():
+        lines, now = [], versions()
+        for name, version in (self._read_json("versions.json") or {}).items():
             if now.get(name) != version:
                 lines.append(f"{name} was {version} and is {now.get(name)}")
-        before = json.loads((self / "data.json").read_text())
-        for name, value in before.items():
+        for name, value in (self._read_json("data.json") or {}).items():
             if facts.get(name) != value:
                 lines.append(f"the data's {name} was {value} and is {facts.get(name)}")
         return lines
@@ -84,7 +115,8 @@ class RunFolder:
         path = self / "metrics.csv"
         if not path.is_file():
             return
-        rows = list(csv.reader(io.StringIO(path.read_text(), newline="")))
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
         # A process that was killed may have left half of a row.
         kept = [row for row in rows[: epochs + 1] if len(row) == len(rows[0])]
         text = io.StringIO(newline="")
@@ -93,13 +125,42 @@ class RunFolder:
 
     def last_metrics(self):
         """The last row of metrics.csv: numbers by name."""
-        with open(self / "metrics.csv", newline="") as file:
+        with open(self / "metrics.csv", newline="", encoding="utf-8") as file:
             *_, row = csv.DictReader(file)
         return {
             name: float(value)
             for name, value in row.items()
             if name != "epoch" and value != "NA"
         }
+
+    def log(self, line):
+        """Keeps a line in log.txt; a full disk does not matter here."""
+        with (
+            contextlib.suppress(OSError),
+            open(self / "log.txt", "a", encoding="utf-8") as file,
+        ):
+            file.write(line + "\n")
+
+    def report_broken(self, broken):
+        """Keeps reasons by name in broken_images.txt; whether they are new."""
+        path = self / "broken_images.txt"
+        text = "".join(f"{name}: {why}\n" for name, why in sorted(broken.items()))
+        if not text or (path.is_file() and path.read_text(encoding="utf-8") == text):
+            return False
+        write_whole(path, text)
+        return True
+
+    def write_summary(self, summary):
+        """Keeps what has come of the run in summary.json."""
+        self._write_json("summary.json", summary)
+
+    def _write_json(self, name, value):
+        text = json.dumps(value, indent=2, default=float) + "\n"
+        write_whole(self / name, text)
+
+    def _read_json(self, name):
+        path = self / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def _check(self, overwrite, resume):
         path = self.path
