@@ -9,6 +9,7 @@ __all__ = [
     "augment",
     "callbacks",
     "data",
+    "distribution",
     "evaluation",
     "export",
     "kernels",

@@ -12,6 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
+from keras_kssl.distribution import Distribution
+
+# What a worker wishes after a step; the largest wish is what all do.
+_GO_ON, _WRITE, _STOP = 0, 1, 2
+
 
 class _Rate(ProgressColumn):
     """Images per second since training began."""
@@ -188,14 +193,24 @@ class CheckpointEvery(keras.callbacks.Callback):
             each.
         should_stop: function without arguments, asked after every step; where it
             returns true a checkpoint is written and `fit` ends by `KeyboardInterrupt`.
+        distribution: `distribution.Distribution` whose workers do all this at the same
+            steps, one of them writing. Default: one worker.
     """
 
-    def __init__(self, checkpoints, seconds=300.0, facts=dict, should_stop=bool):
+    def __init__(
+        self,
+        checkpoints,
+        seconds=300.0,
+        facts=dict,
+        should_stop=bool,
+        distribution=None,
+    ):
         super().__init__()
         self.checkpoints = checkpoints
         self.seconds = seconds
         self.facts = facts
         self.should_stop = should_stop
+        self.distribution = distribution or Distribution()
 
     def on_train_begin(self, logs=None):
         self._written = time.monotonic()
@@ -209,15 +224,27 @@ class CheckpointEvery(keras.callbacks.Callback):
         self._write_if_due()
 
     def _write_if_due(self):
-        if self.should_stop():
-            self._write()
-            raise KeyboardInterrupt
-        if time.monotonic() - self._written >= self.seconds:
-            self._write()
-
-    def _write(self):
-        self.checkpoints.write(self.model, **self.facts())
+        is_due = time.monotonic() - self._written >= self.seconds
+        wish = _STOP if self.should_stop() else _WRITE if is_due else _GO_ON
+        wish = self.distribution.largest(wish)
+        if wish == _GO_ON:
+            return
+        is_chief = self.distribution.is_chief
+        self.checkpoints.write(self.model, is_chief, **self.facts())
         self._written = time.monotonic()
+        if wish == _STOP:
+            raise KeyboardInterrupt
+
+
+class Beat(keras.callbacks.Callback):
+    """Tells a `distribution.Watchdog` after every step that something has moved."""
+
+    def __init__(self, watchdog):
+        super().__init__()
+        self.watchdog = watchdog
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.watchdog.beat()
 
 
 class KeepMetrics(keras.callbacks.Callback):

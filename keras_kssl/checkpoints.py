@@ -45,11 +45,12 @@ class Checkpoints:
         self.folder = local_path("Checkpoints", folder)
         self.keep = check_integer("Checkpoints", "keep", keep, minimum=1)
 
-    def write(self, model, **facts):
+    def write(self, model, is_chief=True, **facts):
         """Writes a checkpoint of a compiled `SelfSupervisedModel`; returns its path.
 
         Args:
             model: the model; its number of finished steps names the checkpoint.
+            is_chief: False for workers that take part, as all must, and write nothing.
             **facts: numbers and texts to keep with it, returned by `restore`.
 
         Raises:
@@ -59,8 +60,10 @@ class Checkpoints:
         """
         variables = _variables(model)
         arrays = {key: keras.ops.convert_to_numpy(v) for key, v in variables.items()}
-        facts = {**facts, "step": int(model.steps)}
+        facts = {**facts, "step": model.num_steps}
         _check_finite(arrays, variables, facts["step"])
+        if not is_chief:
+            return None
         arrays["facts"] = _as_bytes(facts)
         arrays["paths"] = _as_bytes({key: v.path for key, v in variables.items()})
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 import tempfile
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,6 +19,7 @@ from keras_kssl._checks import check_choice, check_that
 _EXIT_WRONG_INPUT = 2
 _EXIT_FAILED = 1
 
+Kind = Literal["auto", "none", "mirrored", "multi_worker", "tpu", "jax"]
 _PROTOCOLS = ("knn", "linear")
 _FORMATS = ("saved_model", "keras")
 
@@ -61,6 +62,11 @@ class Pretrain:
     """Go on with the run in the folder, from its last checkpoint."""
     checkpoint_seconds: float = 300.0
     """Time between two checkpoints."""
+    distribute: Kind = "auto"
+    """Devices to train on: none (one), mirrored (all GPUs), multi_worker (machines of
+    TF_CONFIG), tpu, jax (all devices, of all processes); auto asks the machine."""
+    worker_timeout: float = 600.0
+    """Seconds for which workers wait for each other before they give up."""
     typed: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Names of the recipe's options that stand on the command line."""
     recipe_file: pathlib.Path | None = None
@@ -92,11 +98,17 @@ class Pretrain:
                 "Name the run's folder.",
             )
             out = _new_folder(recipe)
+        # Before anything else is asked of the backend.
+        from keras_kssl import distribution
+
+        chosen = distribution.choose(self.distribute, self.worker_timeout)
         options = {"resume": self.resume, "checkpoint_seconds": self.checkpoint_seconds}
+        options["distribution"] = chosen
         if self.resume and self.recipe_file is None:
             options["asked"] = self.typed
         _pretrain(recipe, out, self.overwrite, **options)
-        print(f"\nNext: kssl evaluate {out} --train SOURCE --test SOURCE")
+        if chosen.is_chief:
+            print(f"\nNext: kssl evaluate {out} --train SOURCE --test SOURCE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,8 +379,9 @@ def _pretrain(recipe, out, overwrite, **options):
     except (ValueError, TypeError, OSError) as error:
         # What goes wrong from here on is no wrong input: it deserves its traceback.
         raise RuntimeError(f"The run in {out} failed: {error}") from error
-    for line in pretraining.describe_summary(summary, run.folder.path):
-        run.say(line)
+    if summary is not None:
+        for line in pretraining.describe_summary(summary, run.folder.path):
+            run.say(line)
 
 
 def _split(argument, text, choices):

@@ -3,8 +3,9 @@
 A kernel is called as `k(x, y=None)` on rows of embeddings, `x` of shape (n, d) and
 `y` of shape (m, d), and returns the (n, m) matrix of its values; `y=None` stands for
 `x` itself and costs one matrix product in the backward pass instead of two, because
-the Gram matrix is symmetric. Everything is computed in float32, or in float64 for
-float64 input, whatever the dtype policy.
+the Gram matrix is symmetric. On several replicas `x` holds one replica's rows, and
+`y=None` stands for the rows of all, in the order of the replicas. Everything is
+computed in float32, or in float64 for float64 input, whatever the dtype policy.
 """
 
 import abc
@@ -13,6 +14,7 @@ import math
 import keras
 from keras import ops
 
+from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_number, check_rank, check_that
 
 _PACKAGE = "keras_kssl"
@@ -32,14 +34,37 @@ def inner_products(x):
 
     For an upstream gradient U automatic differentiation takes two matrix products,
     U x and Uᵀ x; this takes one, (U + Uᵀ) x.
+
+    On N replicas: this replica's rows against all, shape (n, d) -> (n, N n). The
+    gradient there takes the whole of U to be symmetric, as it is for every function in
+    which i and j play the same part; then 2 U x of the own rows of U is all of it, and
+    nothing is exchanged in the backward pass.
+    """
+    every = replicas.global_rows(x)
+
+    def gradient(*args, upstream=None):
+        if upstream is None:
+            (upstream,) = args
+        if replicas.count() > 1:
+            return 2.0 * ops.matmul(upstream, every)
+        return ops.matmul(upstream + ops.transpose(upstream), x)
+
+    return ops.matmul(x, ops.transpose(every)), gradient
+
+
+@ops.custom_gradient
+def second_moments(x):
+    """Sum over rows of x_i x_iᵀ, shape (n, d) -> (d, d); gradient x (U + Uᵀ).
+
+    On several replicas: the sum over this one's rows.
     """
 
     def gradient(*args, upstream=None):
         if upstream is None:
             (upstream,) = args
-        return ops.matmul(upstream + ops.transpose(upstream), x)
+        return ops.matmul(x, upstream + ops.transpose(upstream))
 
-    return ops.matmul(x, ops.transpose(x)), gradient
+    return ops.matmul(ops.transpose(x), x), gradient
 
 
 def squared_distances(x, y=None):
@@ -50,13 +75,21 @@ def squared_distances(x, y=None):
     x = at_least_float32(x)
     if y is None:
         products = inner_products(x)
-        norms_x = norms_y = ops.diagonal(products)
+        norms_x = ops.diagonal(_own_columns(products))
+        norms_y = replicas.global_rows(norms_x)
     else:
         y = ops.cast(y, x.dtype)
         products = ops.matmul(x, ops.transpose(y))
         norms_x, norms_y = (ops.sum(ops.square(rows), axis=-1) for rows in (x, y))
     distances = norms_x[:, None] + norms_y[None, :] - 2.0 * products
     return ops.maximum(distances, 0.0)
+
+
+def _own_columns(products):
+    """The columns that belong to this replica's rows, (n, N n) -> (n, n)."""
+    if replicas.count() == 1:
+        return products
+    return ops.transpose(replicas.my_rows(ops.transpose(products)))
 
 
 def legendre(t, dim, degree):

@@ -3,16 +3,21 @@
 Pure functions of arrays. They compute in float32, or in float64 for float64 input,
 whatever the dtype policy, and their gradients are finite even where all embeddings
 coincide. Embeddings are rows of unit length, shape (n, d), unless said otherwise.
+
+On several replicas of a `tf.distribute` strategy the arrays hold one replica's rows,
+and every value is that of the global batch, the same on all replicas.
 """
 
 from keras import ops
 
+from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_rank, check_that
 from keras_kssl.kernels import (
     Zonal,
     at_least_float32,
     check_coefficients,
     inner_products,
+    second_moments,
     squared_distances,
 )
 
@@ -43,7 +48,8 @@ def hsic_from_gram(gram, num_views):
 
     Args:
         gram: Gram matrix (M B, M B), ordered view by view: row v B + i is view v of
-            image i.
+            image i. On N replicas this replica's rows of it, (M B, N M B) with B its
+            images: `kernel(z)`.
         num_views: number of views M, at least 2.
 
     Returns:
@@ -63,21 +69,29 @@ def hsic_from_gram(gram, num_views):
     rows, columns = check_rank("hsic_from_gram", "gram", gram, 2, "(M B, M B)")
     _check_views("hsic_from_gram", num_views)
     check_that(
-        rows == columns and (rows is None or rows % num_views == 0),
+        (rows is None or columns == rows * replicas.count())
+        and (rows is None or rows % num_views == 0),
         "hsic_from_gram",
         "gram",
         f"square, with a number of rows that num_views={num_views} divides",
         tuple(gram.shape),
     )
-    rows = ops.shape(gram)[0]
-    image = ops.arange(rows) % (rows // num_views)
-    same_image = ops.equal(image[:, None], image[None, :])
-    similarity = ops.sum(ops.where(same_image, gram, 0.0))
+    # Columns come replica by replica, each view by view.
+    rows, columns = ops.shape(gram)
+    images = rows // num_views
+    column = ops.arange(columns)
+    column_image = (column // rows) * images + column % rows % images
+    row_image = replicas.my_number() * images + ops.arange(rows) % images
+    same_image = ops.equal(row_image[:, None], column_image[None, :])
     row_means = ops.mean(gram, axis=1)
-    mean = ops.mean(row_means)
-    hsic_zy = similarity / ops.cast(rows * (num_views - 1), gram.dtype) - mean
-    centred = gram - row_means[:, None] - row_means[None, :] + mean
-    return hsic_zy, ops.mean(ops.square(centred))
+    column_means = replicas.global_rows(row_means)
+    mean = ops.mean(column_means)
+    centred = gram - row_means[:, None] - column_means[None, :] + mean
+    similarity, squares = replicas.global_sum(
+        [ops.sum(ops.where(same_image, gram, 0.0)), ops.sum(ops.square(centred))]
+    )
+    n = ops.cast(columns, gram.dtype)
+    return similarity / (n * (num_views - 1)) - mean, squares / ops.square(n)
 
 
 def hsic_from_features(features_1, features_2):
@@ -118,21 +132,24 @@ def hsic_from_features(features_1, features_2):
     _check_views("hsic_from_features", num_views)
     features_1 = at_least_float32(features_1)
     features_2 = at_least_float32(features_2)
-    num_images = ops.cast(ops.shape(features_1)[1], features_1.dtype)
-    n = num_views * num_images
+    n = _num_rows(features_1[0]) * num_views
 
     of_images = ops.sum(features_1, axis=0)
-    total = ops.sum(of_images, axis=0)
-    hsic_zy = ops.sum(ops.square(of_images)) / (n * (num_views - 1)) - ops.sum(
-        ops.square(total / n)
-    )
     rows_1, rows_2 = (
         ops.reshape(features, (-1, features.shape[-1]))
         for features in (features_1, features_2)
     )
-    centred_1 = rows_1 - total / n
-    centred_2 = rows_2 - ops.mean(rows_2, axis=0)
-    covariance = ops.matmul(ops.transpose(centred_1), centred_2) / n
+    similarity, total_1, total_2 = replicas.global_sum(
+        [
+            ops.sum(ops.square(of_images)),
+            ops.sum(of_images, axis=0),
+            ops.sum(rows_2, axis=0),
+        ]
+    )
+    mean_1, mean_2 = total_1 / n, total_2 / n
+    hsic_zy = similarity / (n * (num_views - 1)) - ops.sum(ops.square(mean_1))
+    covariance = ops.matmul(ops.transpose(rows_1 - mean_1), rows_2 - mean_2)
+    covariance = replicas.global_sum(covariance) / n
     return hsic_zy, ops.sum(ops.square(covariance))
 
 
@@ -168,19 +185,19 @@ def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
     z = at_least_float32(z)
     num_rows, dim = check_rank("mmd_to_uniform", "z", z, 2, "(N, q)")
     coefficients = check_coefficients("mmd_to_uniform", coefficients)
-    covariance_is_cheaper = num_rows is None or dim < num_rows
+    covariance_is_cheaper = num_rows is None or dim < num_rows * replicas.count()
+    n = _num_rows(z)
     if len(coefficients) > 2 or (len(coefficients) == 2 and not covariance_is_cheaper):
-        return ops.mean(Zonal(coefficients).from_inner_products(inner_products(z), dim))
-    first_moment = coefficients[0] * ops.sum(ops.square(ops.mean(z, axis=0)))
+        values = Zonal(coefficients).from_inner_products(inner_products(z), dim)
+        return replicas.global_sum(ops.sum(values)) / ops.square(n)
     if len(coefficients) == 1:
-        return first_moment
-    count = ops.cast(ops.shape(z)[0], z.dtype)
-    excess = (
-        inner_products(ops.transpose(z)) / count - ops.eye(dim, dtype=z.dtype) / dim
-    )
-    return first_moment + coefficients[1] * dim / (dim - 1) * ops.sum(
-        ops.square(excess)
-    )
+        total = replicas.global_sum(ops.sum(z, axis=0))
+        return coefficients[0] * ops.sum(ops.square(total / n))
+    moments = [ops.sum(z, axis=0), second_moments(z)]
+    total, moments = replicas.global_sum(moments)
+    excess = moments / n - ops.eye(dim, dtype=z.dtype) / dim
+    first = coefficients[0] * ops.sum(ops.square(total / n))
+    return first + coefficients[1] * dim / (dim - 1) * ops.sum(ops.square(excess))
 
 
 def alignment(z_1, z_2):
@@ -190,7 +207,7 @@ def alignment(z_1, z_2):
         z_1, z_2: embeddings (n, d) of unit length, row i of both from one image.
     """
     difference = at_least_float32(z_1) - at_least_float32(z_2)
-    return ops.mean(ops.sum(ops.square(difference), axis=-1))
+    return replicas.global_mean(ops.mean(ops.sum(ops.square(difference), axis=-1)))
 
 
 def uniformity(z, scale=2.0):
@@ -208,9 +225,10 @@ def uniformity(z, scale=2.0):
         Wang and Isola, arXiv 2005.10242, where s is called t.
     """
     z = at_least_float32(z)
-    num_rows = ops.cast(ops.shape(z)[0], z.dtype)
+    num_rows = _num_rows(z)
     potentials = ops.exp(-scale * squared_distances(z))
-    pairs = ops.sum(potentials) - ops.trace(potentials)
+    # A row has the distance 0 to itself, exactly.
+    pairs = replicas.global_sum(ops.sum(potentials)) - num_rows
     # Potentials of 1e-30 and less cannot be told from 0 in float32.
     return ops.log(ops.maximum(pairs / (num_rows * (num_rows - 1.0)), 1e-30))
 
@@ -234,6 +252,7 @@ def effective_rank(z):
     """
     z = at_least_float32(z)
     check_rank("effective_rank", "z", z, 2, "(n, d)")
+    z = replicas.global_rows(z)
     return rank_of_spectrum(ops.svd(z, compute_uv=False))
 
 
@@ -242,6 +261,11 @@ def rank_of_spectrum(singular_values):
     tiny = 1e-30
     share = singular_values / ops.maximum(ops.sum(singular_values), tiny)
     return ops.exp(-ops.sum(share * ops.log(ops.maximum(share, tiny))))
+
+
+def _num_rows(x):
+    """Rows of the global batch, as a number of the array's type."""
+    return ops.cast(ops.shape(x)[0] * replicas.count(), x.dtype)
 
 
 def _check_views(caller, num_views):

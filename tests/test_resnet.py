@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_kssl import replicas
 from keras_kssl.models import resnet
-from keras_kssl.models.layers import Normalize, batch_norm
+from keras_kssl.models.layers import BatchNorm, Normalize
 from keras_kssl.models.resnet import ResNet
 from tests.torch_state_dict import (
     find_variable,
@@ -407,15 +406,8 @@ def test_wrong_arguments_are_named_with_what_was_received(arguments, error, mess
         ResNet(**arguments)
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="Keras synchronises on TensorFlow only")
-@pytest.mark.parametrize("count", [1, 2])
-def test_batch_statistics_are_synchronised_where_there_are_replicas(monkeypatch, count):
-    monkeypatch.setattr(replicas, "num_replicas", lambda: count)
-    assert batch_norm("bn").synchronized is (count > 1)
-
-
 def test_batch_norm_has_the_constants_of_the_papers_and_takes_options():
-    layer = batch_norm("head_bn", scale=False, center=False)
+    layer = BatchNorm(name="head_bn", scale=False, center=False)
     assert (layer.name, layer.momentum, layer.epsilon) == ("head_bn", 0.9, 1e-5)
     assert (layer.scale, layer.center, layer.synchronized) == (False, False, False)
 

@@ -223,7 +223,7 @@ def test_variables_in_another_order_are_another_model(photos, tmp_path):
     def model(names):
         built = keras.Sequential([keras.layers.Dense(4, name=name) for name in names])
         built.build((None, 4))
-        built.steps = 0
+        built.num_steps = 0
         built.compile("sgd")
         return built
 

@@ -695,13 +695,6 @@ def test_wrong_batches_are_named_in_the_error():
         probed.train_on_batch(views)
 
 
-def test_several_replicas_are_refused(monkeypatch):
-    whole = make_model("sfrik")
-    monkeypatch.setattr("keras_kssl.replicas.num_replicas", lambda: 2)
-    with pytest.raises(ValueError, match=r"trains on one device.* 2 replicas"):
-        models.SFRIK(whole.encoder, projector=whole.projector)
-
-
 def test_other_kernels_train():
     objective = objectives.HSIC(kernel=kernels.Zonal((1.0, 2.0)))
     assert np.isfinite(losses_of(make_model(objective=objective), 1)).all()

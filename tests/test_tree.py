@@ -18,7 +18,7 @@ LAYERS = (
     ("kernels",),
     ("statistics", "augment.image_ops"),
     ("objectives", "optimizers", "augment", "checkpoints"),
-    ("models",),
+    ("models", "distribution"),
     ("data", "evaluation", "callbacks", "export", "pictures"),
     ("recipes", "preview", "doctor"),
     ("pretraining",),

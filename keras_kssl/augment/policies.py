@@ -33,6 +33,7 @@ import warnings
 import keras
 from keras import ops
 
+from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_that, message
 from keras_kssl.augment.views import (
     NEEDS_RGB,
@@ -103,8 +104,10 @@ class Policy:
         else:
             images = to_float(images)
         first = images[0] if are_cut else images
-        batch_size = ops.shape(first)[0]
+        # For the global batch: every replica draws the same numbers and takes its own.
+        batch_size = ops.shape(first)[0] * replicas.count()
         parameters = self.draw(batch_size, *first.shape[1:], seed)
+        parameters = keras.tree.map_structure(replicas.my_rows, parameters)
         if not are_cut:
             return self.apply(images, parameters)
         return [

@@ -13,6 +13,8 @@ from keras_kssl.data import cutting
 from keras_kssl.data.encoded import MAX_BROKEN, FixedSize
 from keras_kssl.data.sources import open_source
 
+# What tf.data calls `INFINITE_CARDINALITY`.
+_ENDLESS = -1
 # Batches that wait, ready, for the training step.
 _AHEAD = 2
 
@@ -133,18 +135,23 @@ class Batches(keras.utils.PyDataset):
         """`None`: Keras's sign for an endless data set."""
         return
 
-    def at(self, step):
-        """The batch of step `step`, counted from the start of training at 0."""
-        images, indices = self.images_at(step)
+    def at(self, step, rows=slice(None)):
+        """The batch of step `step`, counted from the start of training at 0.
+
+        Args:
+            step: number of the step.
+            rows: slice of the batch, for one of several processes. Default: all.
+        """
+        images, indices = self.images_at(step, rows)
         labels = self.source.labels if self.with_labels else None
         return (images,) if labels is None else (images, labels[indices])
 
-    def images_at(self, step):
+    def images_at(self, step, rows=slice(None)):
         """The images or views of step `step`, and the positions of what they show."""
         indices = self.positions(step)
         if self.source.image_shape[0] is None:
-            return self._views(step, indices)
-        return self.source.read(indices)
+            return self._views(step, indices, rows)
+        return self.source.read(indices[rows])
 
     def positions(self, step):
         """Positions (batch_size,) in the source of the images of step `step`."""
@@ -155,24 +162,75 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         return self.at(self.start_step + index)
 
-    def feed(self, policy):
+    def feed(self, policy, strategy=None):
         """What Keras takes for `fit`: a tf.data pipeline, on JAX a generator.
 
-        A thread makes batches while the model works on those before.
+        A thread makes batches while the model works on those before. Of several
+        processes each makes its own rows only.
 
         Args:
             policy: the policy of the model.
+            strategy: `tf.distribute` strategy whose replicas share each batch.
+
+        Raises:
+            ValueError: where the replicas cannot have equal parts of a batch.
         """
         self.policy = self._own_policy or policy
         self._failure = None
         if keras.backend.backend() != "tensorflow":
-            return self._stream()
+            return self._stream(self._rows_of_process())
         import tensorflow as tf
 
+        count = 1 if strategy is None else strategy.num_replicas_in_sync
+        size = self._share("replicas", count)
         signature = keras.tree.map_structure(
-            lambda array: tf.TensorSpec(array.shape, array.dtype), self._like_a_batch()
+            lambda array: tf.TensorSpec((size, *array.shape[1:]), array.dtype),
+            self._like_a_batch(),
         )
-        return tf.data.Dataset.from_generator(self._stream, output_signature=signature)
+
+        def dataset(first, last):
+            """Rows of the replicas from `first` to `last`, one after another."""
+
+            def parts():
+                for batch in self._stream(slice(first * size, last * size)):
+                    for start in range(0, (last - first) * size, size):
+                        part = slice(start, start + size)
+                        yield keras.tree.map_structure(lambda a, p=part: a[p], batch)
+
+            made = tf.data.Dataset.from_generator(parts, output_signature=signature)
+            # Otherwise a strategy prepares for a last batch that is smaller, and steps
+            # are compiled for batches of unknown size.
+            return made.apply(tf.data.experimental.assert_cardinality(_ENDLESS))
+
+        def of_worker(context):
+            mine = count // context.num_input_pipelines
+            first = mine * context.input_pipeline_id
+            return dataset(first, first + mine)
+
+        if count == 1:
+            return dataset(0, 1)
+        return strategy.distribute_datasets_from_function(of_worker)
+
+    def _rows_of_process(self):
+        distribution = keras.distribution.distribution()
+        if distribution is None:
+            return slice(None)
+        import jax
+
+        self._share("devices", distribution.num_model_replicas)
+        size = self._share("processes", jax.process_count())
+        return slice(size * jax.process_index(), size * (jax.process_index() + 1))
+
+    def _share(self, name, count):
+        """Rows of a batch for each of so many."""
+        check_that(
+            self.batch_size % count == 0,
+            "Batches",
+            "batch_size",
+            f"a multiple of the number of {name}, {count}",
+            self.batch_size,
+        )
+        return self.batch_size // count
 
     def stop(self):
         """Ends the threads that make batches."""
@@ -188,8 +246,8 @@ class Batches(keras.utils.PyDataset):
         if self._failure is not None:
             raise self._failure
 
-    def _stream(self):
-        """Batches from `start_step` on, made ahead by a thread."""
+    def _stream(self, rows=slice(None)):
+        """Rows of the batches from `start_step` on, made ahead by a thread."""
         ready = queue.Queue(maxsize=_AHEAD)
         stopped = threading.Event()
         self._streams.append(stopped)
@@ -204,7 +262,7 @@ class Batches(keras.utils.PyDataset):
             step = self.start_step
             try:
                 while not stopped.is_set():
-                    put(self.at(step))
+                    put(self.at(step, rows))
                     step += 1
             except Exception as error:
                 self._failure = error
@@ -223,13 +281,15 @@ class Batches(keras.utils.PyDataset):
         finally:
             stopped.set()
 
-    def _views(self, step, indices):
+    def _views(self, step, indices, rows):
         self._check_policy()
         shape = (len(indices), self.policy.num_views, cutting.NUMBERS_PER_VIEW)
         bits = _bits((self.seed, step, 1)).random_raw(np.prod(shape))
         # The upper 53 bits, as many as a double holds.
         numbers = (bits >> np.uint64(11)).reshape(shape) * 2.0**-53
-        views, shown = self.source.views(indices, self.policy.views, numbers)
+        views, shown = self.source.views(
+            indices[rows], self.policy.views, numbers[rows]
+        )
         return tuple(views), shown
 
     def _check_policy(self):

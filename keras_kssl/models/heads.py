@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_kssl._checks import check_integer
 from keras_kssl._seeds import derived_seed
-from keras_kssl.models.layers import batch_norm
+from keras_kssl.models.layers import BatchNorm
 
 
 @keras.saving.register_keras_serializable(package="keras_kssl")
@@ -56,14 +56,17 @@ class MLPHead(layers.Layer):
         for i, units in enumerate(self.hidden_units, start=1):
             self.steps += [
                 dense(i, units, name=f"dense{i}"),
-                batch_norm(f"norm{i}", dtype=self.dtype_policy),
+                BatchNorm(name=f"norm{i}", dtype=self.dtype_policy),
                 layers.Activation("relu", name=f"relu{i}", dtype=self.dtype_policy),
             ]
         self.steps.append(dense(0, self.output_units, use_bias=False, name="output"))
         if normalize_output:
             self.steps.append(
-                batch_norm(
-                    "output_norm", scale=False, center=False, dtype=self.dtype_policy
+                BatchNorm(
+                    name="output_norm",
+                    scale=False,
+                    center=False,
+                    dtype=self.dtype_policy,
                 )
             )
 

@@ -10,7 +10,7 @@ from keras_kssl._checks import (
     check_that,
 )
 from keras_kssl._seeds import derived_seed
-from keras_kssl.models.layers import Normalize, batch_norm
+from keras_kssl.models.layers import BatchNorm, Normalize
 
 # Depth -> (blocks per stage, whether the blocks are bottlenecks).
 _STAGES = {
@@ -268,7 +268,7 @@ class _Builder:
 
     def bn(self, x, name, last=False):
         gamma = "zeros" if last and self.zero_init_last_gamma else "ones"
-        return batch_norm(name, gamma_initializer=gamma, dtype=self.policy)(x)
+        return BatchNorm(name=name, gamma_initializer=gamma, dtype=self.policy)(x)
 
     def pad(self, x, pixels, name):
         return layers.ZeroPadding2D(

@@ -6,10 +6,12 @@ from keras import ops
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_number, check_that
 from keras_kssl._seeds import SavesSeedState
+from keras_kssl.models.layers import normalize_by_global_batch
 from keras_kssl.models.metrics import EffectiveRank
 from keras_kssl.statistics import alignment, uniformity, unit_rows
 
-# Rows of a batch on which uniformity, quadratic in them, is watched.
+# Rows of a batch, from so many to twice as many, on which uniformity, quadratic in
+# them, is watched.
 _WATCHED_ROWS = 512
 
 
@@ -81,7 +83,9 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
             names += ["ssl_loss", "probe_loss", "probe_accuracy"]
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
 
-        self._check_replicas()
+        if replicas.num_replicas() > 1:
+            for part in (encoder, projector):
+                normalize_by_global_batch(part)
         self.view_shape = self._find_view_shape()
         features_shape = output_shape(encoder, self.view_shape)
         if len(features_shape) == 4:
@@ -116,6 +120,11 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         # All layers exist from here on; a subclass adds its own before it returns.
         self.built = True
 
+    @property
+    def num_steps(self):
+        """Training steps that were taken, an integer; not for use inside a step."""
+        return int(ops.convert_to_numpy(self.steps))
+
     def call(self, images, training=False):
         """Features (B, num_features); with `training=True` the embeddings of all views
         and the features of the first, as `compute_loss` wants them."""
@@ -148,7 +157,8 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         options.setdefault("shuffle", False)
         options["steps_per_epoch"] = steps_per_epoch
         try:
-            return super().fit(x.feed(self.augment), *args, **options)
+            strategy = getattr(self, "distribute_strategy", None)
+            return super().fit(x.feed(self.augment, strategy), *args, **options)
         except Exception:
             x.raise_failure()
             raise
@@ -201,18 +211,31 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         if self.probe_classes is not None:
             self.means["ssl_loss"].update_state(loss)
             loss = loss + self._probe_loss(outputs["features"], y)
-        return loss
+        # Every replica has the same loss; their gradients are added up.
+        return loss / replicas.count()
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         del x, y, y_pred, sample_weight
         # Called inside the compiled step, where the spectrum would cost too much;
         # between epochs Keras calls get_metrics_result, which computes it.
-        return {
+        results = {
             metric.name: ops.copy(metric.latest)
             if metric is self.rank
             else metric.result()
             for metric in self.metrics
         }
+        if not replicas.is_multi_worker():
+            return results
+        # Keras takes the mean over the first axis of what all workers return.
+        return {name: ops.reshape(value, (1,)) for name, value in results.items()}
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # All but the optimizer is built since the constructor. Under a strategy Keras
+        # would look at a batch first, which it cannot do with that of other workers.
+        del iterator, data_batch
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def settle_averages(self):
         """Takes the parameters of the last finished step into the running averages.
@@ -239,7 +262,7 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         """
         self.settle_averages()
         encoder = copy_layer(self.encoder, self.view_shape)
-        if self.averages and int(self.steps) > 0:
+        if self.averages and self.num_steps > 0:
             for variable, average in zip(
                 encoder.trainable_variables, self.averages, strict=True
             ):
@@ -260,7 +283,7 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
     def _watch(self, embeddings):
         z_1, z_2 = (unit_rows(ops.stop_gradient(z)) for z in embeddings[:2])
         self.means["alignment"].update_state(alignment(z_1, z_2))
-        self.means["uniformity"].update_state(uniformity(z_1[:_WATCHED_ROWS]))
+        self.means["uniformity"].update_state(uniformity(z_1[:: _stride(z_1.shape[0])]))
         self.rank.update_state(z_1)
 
     def _probe_loss(self, features, labels):
@@ -277,7 +300,8 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         losses = keras.losses.sparse_categorical_crossentropy(
             ops.maximum(labels, 0), logits, from_logits=True
         )
-        loss = ops.sum(known * losses) / ops.maximum(ops.sum(known), 1.0)
+        total, count = replicas.global_sum([ops.sum(known * losses), ops.sum(known)])
+        loss = total / ops.maximum(count, 1.0)
         right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), labels), "float32")
         self.means["probe_loss"].update_state(loss)
         self.means["probe_accuracy"].update_state(right, sample_weight=known)
@@ -301,14 +325,6 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
             height = width = self.augment.size
         return (None, height, width, channels)
 
-    def _check_replicas(self):
-        if replicas.num_replicas() > 1:
-            raise ValueError(
-                f"{type(self).__name__}: trains on one device so far. Received: a "
-                f"tf.distribute strategy with {replicas.num_replicas()} replicas, "
-                "where the statistics of the batch would be those of one replica."
-            )
-
     def get_config(self):
         return {
             "encoder": keras.saving.serialize_keras_object(self.encoder),
@@ -331,6 +347,21 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
                 for key, value in config.items()
             }
         )
+
+
+def _stride(rows):
+    """Distance of the rows that are watched: a power of two that divides `rows`.
+
+    The same on one device and on any replica whose rows it divides, and with it the
+    value.
+    """
+    stride = 1
+    while (
+        rows % (2 * stride) == 0
+        and rows * replicas.count() >= 2 * stride * _WATCHED_ROWS
+    ):
+        stride *= 2
+    return stride
 
 
 def output_shape(layer, input_shape):

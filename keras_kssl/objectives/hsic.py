@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_kssl import replicas
 from keras_kssl._checks import check_choice, check_integer, check_number, check_that
 from keras_kssl._seeds import SavesSeedState
 from keras_kssl.kernels import InverseMultiquadric, Kernel, StationaryKernel
@@ -114,19 +115,23 @@ class HSIC(SavesSeedState, Objective):
         num_views, (_, dim) = len(embeddings), embeddings[0].shape
         z = unit_rows(ops.concatenate(embeddings, axis=0))
         kernel = self._current_kernel()
-        if self._uses_gram(z.shape[0], dim):
+        n = z.shape[0] and z.shape[0] * replicas.count()
+        is_exact = self._uses_gram(n, dim)
+        if is_exact:
             zy, zz, distances = self._exact(kernel, z, num_views)
         else:
             zy, zz, distances = self._estimated(kernel, z, num_views, training)
         loss = self.regularizer_weight * ops.sqrt(ops.maximum(zz, _SMALLEST_HSIC)) - zy
         terms = {"loss": loss, "hsic_zy": zy, "hsic_zz": zz}
         # k(z, z) is the same for all unit-length z.
-        self_similarity = ops.mean(kernel(z[:1]))
+        self_similarity = ops.mean(kernel(z[:1], z[:1]))
         terms["hsic_zy_unbiased"] = zy - self_similarity / (num_views - 1)
         if self._learns_scale:
             terms["kernel_scale"] = ops.copy(self.scale)
             if training:
-                self._ascend(ops.mean(kernel.log_slope_gradient(distances)))
+                slope = ops.mean(kernel.log_slope_gradient(distances))
+                # Of the Gram matrix this replica has its rows only.
+                self._ascend(replicas.global_mean(slope) if is_exact else slope)
         return terms
 
     def _exact(self, kernel, z, num_views):
@@ -149,18 +154,22 @@ class HSIC(SavesSeedState, Objective):
         return zy, zz, self._sampled_distances(ops.stop_gradient(z), num_views)
 
     def _sampled_distances(self, z, num_views):
+        """Squared distances between two samples of rows, all views alike."""
         num_images = ops.shape(z)[0] // num_views
-        rows = keras.random.randint(
+        images = keras.random.randint(
             (2, num_views, _SCALE_SAMPLE // num_views),
             0,
-            num_images,
+            num_images * replicas.count(),
             seed=self.seed_generator,
         )
-        rows = rows + num_images * ops.arange(num_views)[None, :, None]
-        first, second = (
-            ops.take(z, ops.reshape(rows[side], (-1,)), axis=0) for side in (0, 1)
-        )
-        return squared_distances_of(first, second)
+        # Each replica gives the rows that it has, and zeros for the others.
+        images = images - replicas.my_number() * num_images
+        is_here = (images >= 0) & (images < num_images)
+        rows = images + num_images * ops.arange(num_views)[None, :, None]
+        sample = ops.take(z, ops.where(is_here, rows, 0), axis=0)
+        sample = ops.where(is_here[..., None], sample, 0.0)
+        sample = ops.reshape(replicas.global_sum(sample), (2, -1, z.shape[-1]))
+        return squared_distances_of(sample[0], sample[1])
 
     def _ascend(self, gradient):
         """One step of Adam (0.9, 0.999, 1e-8) up the gradient of the kernel scale."""

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_kssl import augment, models, objectives, optimizers
+from keras_kssl import augment, models, objectives, optimizers, replicas
+from keras_kssl._checks import check_that
 from keras_kssl._seeds import derived_seed
 
 
@@ -92,6 +93,13 @@ def _optimizer(recipe, total_steps):
 
 
 def _jit_compile(recipe):
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    if is_tensorflow and replicas.num_replicas() > 1:
+        # TPUs compile by themselves; elsewhere Keras would compile all replicas as one.
+        rule = "left out, or false, with several replicas on TensorFlow"
+        value = recipe.jit_compile
+        check_that(not value, "recipe", "jit_compile", rule, value)
+        return False
     if recipe.jit_compile is not None:
         return recipe.jit_compile
     if keras.backend.backend() == "jax":

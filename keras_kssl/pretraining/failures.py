@@ -16,6 +16,19 @@ _MEMORY_SIGNS = (
 )
 
 
+# How TensorFlow's gRPC and JAX's Gloo say that the other end is closed.
+_LOST_WORKER_SIGNS = (
+    "unavailable",
+    "aborted",
+    "cancelled",
+    "deadline",
+    "connection",
+    "gloo",
+    "heartbeat",
+    "collective",
+)
+
+
 class RunFailed(RuntimeError):
     """A run has ended before its time; the message says why and what to do."""
 
@@ -52,7 +65,14 @@ def explained(run, interruption):
                 f"The disk of {run.folder.path} is full. Free some space. "
                 f"{how_to_go_on(run)}"
             ) from error
-        if not is_out_of_memory(error):
+        if run.distribution.num_workers > 1 and is_lost_worker(error):
+            silent = ", ".join(run.distribution.silent_workers()) or "unknown"
+            raise RunFailed(
+                f"Another worker is gone ({type(error).__name__}). Workers that do "
+                f"not answer: {silent}. Start all of them again. {how_to_go_on(run)}"
+            ) from error
+        # Several workers cannot try batches, each at another time.
+        if not is_out_of_memory(error) or run.distribution.num_workers > 1:
             raise
         # The arrays that did not fit are alive in the frames that the error has seen.
         traceback.clear_frames(error.__traceback__)
@@ -81,6 +101,12 @@ def is_full_disk(error):
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "No space left on device" in str(error)
+
+
+def is_lost_worker(error):
+    is_of_backend = type(error).__module__.startswith(("tensorflow", "jax"))
+    text = f"{type(error).__name__} {error}".lower()
+    return is_of_backend and any(sign in text for sign in _LOST_WORKER_SIGNS)
 
 
 def is_out_of_memory(error):

@@ -28,14 +28,19 @@ class RunFolder:
             `overwrite`, which is deleted when the new one begins, or with `resume`.
         overwrite, resume: see `path`.
         stack: `contextlib.ExitStack` that lets the folder go.
+        is_chief: whether this is the worker that writes. Of several workers one claims
+            the folder; for the others, who read, what writes does nothing.
 
     Raises:
         FileExistsError, FileNotFoundError, BlockingIOError, OSError: where the folder
             is another's, is not there, is in use, or cannot be written.
     """
 
-    def __init__(self, path, overwrite, resume, stack):
+    def __init__(self, path, overwrite, resume, stack, is_chief=True):
         self.path = local_path("pretrain", path)
+        self._is_chief = is_chief
+        if not is_chief:
+            return
         self._check(overwrite, resume)
         is_new = not self.path.exists()
         try:
@@ -65,6 +70,8 @@ class RunFolder:
             facts: dictionary that says whether data are the same.
             listing: names of the files that are trained on, or `None`.
         """
+        if not self._is_chief:
+            return
         # A folder with a recipe holds a run: the recipe goes last, and comes last.
         for path in sorted(self.path.iterdir(), key=lambda p: p.name == "recipe.json"):
             if path.name == ".lock":
@@ -79,7 +86,8 @@ class RunFolder:
 
     def keep_recipe(self, recipe):
         """Writes the recipe down."""
-        write_whole(self / "recipe.json", recipe.to_json())
+        if self._is_chief:
+            write_whole(self / "recipe.json", recipe.to_json())
 
     def recipe(self):
         """The recipe of the run that is in the folder."""
@@ -113,7 +121,7 @@ class RunFolder:
     def cut_metrics(self, epochs):
         """Removes from metrics.csv all but the first `epochs` epochs."""
         path = self / "metrics.csv"
-        if not path.is_file():
+        if not self._is_chief or not path.is_file():
             return
         text = path.read_text(encoding="utf-8")
         rows = list(csv.reader(io.StringIO(text, newline="")))
@@ -135,6 +143,8 @@ class RunFolder:
 
     def log(self, line):
         """Keeps a line in log.txt; a full disk does not matter here."""
+        if not self._is_chief:
+            return
         with (
             contextlib.suppress(OSError),
             open(self / "log.txt", "a", encoding="utf-8") as file,
@@ -145,7 +155,9 @@ class RunFolder:
         """Keeps reasons by name in broken_images.txt; whether they are new."""
         path = self / "broken_images.txt"
         text = "".join(f"{name}: {why}\n" for name, why in sorted(broken.items()))
-        if not text or (path.is_file() and path.read_text(encoding="utf-8") == text):
+        if not self._is_chief or not text:
+            return False
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
             return False
         write_whole(path, text)
         return True

@@ -8,6 +8,7 @@ import keras
 
 from keras_kssl import checkpoints, export
 from keras_kssl._checks import check_number, check_that
+from keras_kssl.distribution import Distribution
 from keras_kssl.pretraining import failures, showing
 from keras_kssl.pretraining.folder import RunFolder, versions
 from keras_kssl.pretraining.interruption import Interruption
@@ -32,6 +33,8 @@ class Run:
         overwrite: whether a run that is there is deleted.
         resume: whether a run that is there is gone on with.
         checkpoint_seconds: time between two checkpoints. Default 300.
+        distribution: `distribution.Distribution` that it trains under. Default: one
+            device.
         asked: with `resume`, names of the recipe's options that must be the run's own.
             Default: those that are not left to their defaults.
         say: function that prints a line for people.
@@ -50,10 +53,12 @@ class Run:
         overwrite=False,
         resume=False,
         checkpoint_seconds=300.0,
+        distribution=None,
         asked=None,
         say=print,
     ):
         self._say = say
+        self.distribution = distribution or Distribution()
         self.checkpoint_seconds = check_number(
             "pretrain", "checkpoint_seconds", checkpoint_seconds, 0.0
         )
@@ -64,10 +69,13 @@ class Run:
             "False where `resume` is given",
             overwrite,
         )
+        self._resumes = resume
         self._before, self.rate = {"seconds": 0.0}, lambda: None
         self._began = time.perf_counter()
         with contextlib.ExitStack() as stack:
-            self.folder = RunFolder(out, overwrite, resume, stack)
+            self.folder = RunFolder(
+                out, overwrite, resume, stack, self.distribution.is_chief
+            )
             self.checkpoints = checkpoints.Checkpoints(self.folder / "checkpoints")
             recipe = recipe or Recipe()
             if resume:
@@ -82,13 +90,20 @@ class Run:
         return self.prepared.recipe
 
     def execute(self):
-        """Trains, judges, exports and draws; returns the summary."""
+        """Trains, judges, exports and draws.
+
+        Returns:
+            The summary; `None` for workers that are not the chief, which end when the
+            training is over.
+        """
         interruption = Interruption()
         with self._stack, failures.explained(self, interruption), interruption:
             return self._execute(interruption)
 
     def say(self, line):
-        """Prints a line and keeps it in the run's log."""
+        """Prints a line and keeps it in the run's log; on the chief alone."""
+        if not self.distribution.is_chief:
+            return
         try:
             self._say(line)
         except BrokenPipeError:
@@ -106,9 +121,10 @@ class Run:
 
     def try_batch(self, size):
         """Takes one step with a new model and a batch of another size."""
-        model = self.prepared.build_model(batch_size=size)
-        batches = self.prepared.batches(batch_size=size)
-        model.fit(batches, steps_per_epoch=1, verbose=0)
+        with self.distribution.scope():
+            model = self.prepared.build_model(batch_size=size)
+            batches = self.prepared.batches(batch_size=size)
+            model.fit(batches, steps_per_epoch=1, verbose=0)
 
     def forget_model(self):
         """Gives the memory of the model back."""
@@ -118,7 +134,7 @@ class Run:
 
     def _begin(self, recipe):
         self.prepared = prepare(recipe)
-        self.model = self.prepared.build_model()
+        self.model = self._build_model()
         listing = getattr(self.prepared.source, "files", None)
         self.folder.begin(self.recipe, self.prepared.facts(), listing)
 
@@ -127,19 +143,25 @@ class Run:
         self.prepared = prepare(recipe, self.folder.listing())
         facts = self.prepared.facts()
         self.folder.check_count(facts)
-        self.model = self.prepared.build_model()
+        self.model = self._build_model()
         self.folder.keep_recipe(self.recipe)
         for line in (*self.folder.changes(facts), *self.prepared.notes):
             self.say(f"changed since the run began: {line}")
 
+    def _build_model(self):
+        self.distribution.check_batch(self.recipe.batch_size)
+        with self.distribution.scope():
+            return self.prepared.build_model()
+
     def _execute(self, interruption):
         self._began = time.perf_counter()
         self.say(describe_beginning(self.prepared, self.model))
+        self.say(self.distribution.describe(self.recipe.batch_size))
         before = self._judge("untrained", self.model.averaged_encoder())
         done = self._restore()
         self._report_broken()
         self.folder.cut_metrics(done // self.prepared.steps_per_epoch)
-        if done == 0:
+        if done == 0 and self.distribution.is_chief:
             showing.show_views(
                 self.folder.path,
                 self.prepared.source,
@@ -147,11 +169,13 @@ class Run:
                 self.recipe.seed,
             )
         try:
-            with interruption.waiting():
-                rate = train(self, done, interruption)
+            with self.distribution.watch() as watchdog, interruption.waiting():
+                rate = train(self, done, interruption, watchdog)
         finally:
             self._report_broken()
         encoder = self.model.averaged_encoder()
+        if not self.distribution.is_chief:
+            return None
         after = self._judge("trained", encoder)
         accuracies = self._accuracies(before, after)
         written = self._write_encoder(encoder)
@@ -165,6 +189,7 @@ class Run:
             "seconds": facts["seconds"],
             "seed": self.recipe.seed,
             "broken_images": len(facts["broken"]),
+            "replicas": self.distribution.num_replicas,
             "versions": versions(),
             "files": written,
         }
@@ -173,10 +198,15 @@ class Run:
 
     def _restore(self):
         """Loads the last checkpoint; returns the number of steps that are done."""
+        if not self._resumes:
+            return 0
         try:
-            facts = self.checkpoints.restore(self.model, warn=self.say)
+            with self.distribution.scope():
+                facts = self.checkpoints.restore(self.model, warn=self.say)
         except ValueError as error:
             raise failures.RunFailed(str(error)) from error
+        step = 0 if facts is None else facts["step"]
+        self.distribution.check_same("last checkpoint's step", step)
         if facts is None:
             return 0
         self._before = facts

@@ -1,0 +1,99 @@
+"""N replicas equal one device: losses, metrics, weights, statistics, kernel scale.
+
+Each layout of devices is a process of its own, or several: devices have to be there
+before a backend starts.
+"""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tests import replica_runs
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ON_JAX = keras.backend.backend() == "jax"
+slow = pytest.mark.slow
+# Kind, devices, processes.
+LAYOUTS = {
+    "jax": [
+        ("jax", 2, 1),
+        ("jax_workers", 2, 2),
+        pytest.param(("jax", 4, 1), marks=slow),
+        pytest.param(("jax", 8, 1), marks=slow),
+    ],
+    "tensorflow": [
+        ("mirrored", 2, 1),
+        ("multi_worker", 2, 2),
+        pytest.param(("mirrored", 4, 1), marks=slow),
+    ],
+}[keras.backend.backend()]
+TOLERANCE = 1e-5
+# Numbers of this size count as rounding: the gradient of a bias before a batch
+# normalisation is 0, and what is computed in its place about 1e-8.
+FLOOR = 0.1
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def run(path, kind, count, workers):
+    """Results of one layout of devices, made once in a test run."""
+    if path.is_file():
+        return dict(np.load(path))
+    ports = [str(port) for port in free_ports(workers)] if workers > 1 else []
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "tests.replica_runs", kind, str(count), str(path)]
+    processes = [
+        subprocess.Popen(
+            [*command, str(worker), *ports],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for worker in range(workers)
+    ]
+    said = [process.communicate(timeout=600)[0] for process in processes]
+    codes = {process.returncode for process in processes}
+    assert codes == {0}, "\n".join(said)[-4000:]
+    return dict(np.load(path))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("alone") / "one.npz", "one", 1, 1)
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids=lambda p: f"{p[0]}_{p[1]}")
+def together(request, tmp_path_factory):
+    kind, count, workers = request.param
+    path = tmp_path_factory.mktemp("together") / f"{kind}_{count}.npz"
+    return run(path, kind, count, workers)
+
+
+@pytest.mark.parametrize("method", replica_runs.METHODS)
+def test_replicas_equal_one_device(method, alone, together):
+    """After 5 steps with augmentation: relative to each array's largest number."""
+    names = [name for name in alone if name.startswith(f"{method}/")]
+    assert len(names) > 30
+    far = {}
+    for name in names:
+        expected, found = alone[name].astype("float64"), together[name]
+        error = np.abs(found - expected).max() / max(np.abs(expected).max(), FLOOR)
+        if not error <= TOLERANCE:
+            far[name] = error
+    assert far == {}
