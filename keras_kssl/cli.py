@@ -325,6 +325,11 @@ def main(arguments=None):
         command.run()
     except RunEnded as error:
         print(f"kssl: {error}", file=sys.stderr)
+        if error.is_of_workers:
+            # At its end the process would wait for those that are gone.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(error.code)
         return error.code
     except KeyboardInterrupt:
         print("kssl: interrupted", file=sys.stderr)
@@ -338,9 +343,10 @@ def main(arguments=None):
 class RunEnded(Exception):
     """A run that ended before its time, and the exit code that says so."""
 
-    def __init__(self, error, code):
+    def __init__(self, error, code, run):
         super().__init__(str(error))
         self.code = code
+        self.is_of_workers = run.distribution.num_workers > 1
 
 
 def _typed_options(arguments):
@@ -372,10 +378,10 @@ def _pretrain(recipe, out, overwrite, **options):
         summary = run.execute()
     except pretraining.RunInterrupted as error:
         run.folder.log(f"kssl: {error}")
-        raise RunEnded(error, 128 + error.signal) from error
+        raise RunEnded(error, 128 + error.signal, run) from error
     except pretraining.RunFailed as error:
         run.folder.log(f"kssl: {error}")
-        raise RunEnded(error, _EXIT_FAILED) from error
+        raise RunEnded(error, _EXIT_FAILED, run) from error
     except (ValueError, TypeError, OSError) as error:
         # What goes wrong from here on is no wrong input: it deserves its traceback.
         raise RuntimeError(f"The run in {out} failed: {error}") from error

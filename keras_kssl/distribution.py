@@ -16,6 +16,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -123,14 +124,15 @@ class Distribution:
                 "all see the same files, such as a run folder on a shared disk?"
             )
 
-    def watch(self, message="workers wait for each other"):
+    def watch(self, message="the workers train together"):
         """A `Watchdog` that ends this process where others keep it waiting."""
         return Watchdog(self, message)
 
-    def silent_workers(self):
-        """Addresses of the other workers that cannot be reached."""
+    def name_silent_workers(self):
+        """A sentence on the other workers that cannot be reached; or nothing."""
         others = [a for i, a in enumerate(self.addresses) if i != self.worker]
-        return [address for address in others if not _answers(address)]
+        silent = [address for address in others if not _answers(address)]
+        return f" Workers that do not answer: {', '.join(silent)}." if silent else ""
 
     def _largest(self, number):
         if self.kind == "jax":
@@ -187,12 +189,10 @@ class Watchdog:
         limit = self.distribution.worker_timeout
         while not self._stopped.wait(min(1.0, limit / 4)):
             if time.monotonic() - self._last > limit:
-                silent = self.distribution.silent_workers()
-                who = ", ".join(silent) or "none, all accept connections"
                 print(
-                    f"kssl: {self.message} and nothing has moved for {limit:g} "
-                    f"seconds. Workers that do not answer: {who}. Start all workers "
-                    "again, with --resume where the run had begun.",
+                    f"kssl: {self.message}, and nothing has moved for {limit:g} "
+                    f"seconds.{self.distribution.name_silent_workers()} Start all "
+                    "workers again, with --resume where the run had begun.",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -280,30 +280,49 @@ def _multi_worker(worker_timeout):
     import tensorflow as tf
 
     addresses, worker = _cluster(os.environ.get("TF_CONFIG"))
-    waiting = Distribution(
-        "multi_worker", (), len(addresses), len(addresses), worker, None, addresses
-    )
-    waiting.worker_timeout = worker_timeout
+    _meet(addresses, worker, worker_timeout)
     options = tf.distribute.experimental.CommunicationOptions(
         timeout_seconds=worker_timeout
     )
-    with waiting.watch("workers are to find each other"):
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(
-            communication_options=options
-        )
-        local = strategy.extended.worker_devices
-        distribution = Distribution(
-            "multi_worker",
-            [device.rpartition("/")[2].removeprefix("device:") for device in local],
-            strategy.num_replicas_in_sync,
-            len(addresses),
-            worker,
-            strategy,
-            addresses,
-            worker_timeout,
-        )
-        distribution.largest(0)
-    return distribution
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    local = strategy.extended.worker_devices
+    return Distribution(
+        "multi_worker",
+        [device.rpartition("/")[2].removeprefix("device:") for device in local],
+        strategy.num_replicas_in_sync,
+        len(addresses),
+        worker,
+        strategy,
+        addresses,
+        worker_timeout,
+    )
+
+
+def _meet(addresses, worker, timeout):
+    """Waits until every worker can be reached, which TensorFlow would do for ever.
+
+    Each listens at its address until it has reached all others. TensorFlow's server
+    takes the port over and answers those who still look for it.
+    """
+    missing = [address for i, address in enumerate(addresses) if i != worker]
+    port = int(addresses[worker].rpartition(":")[2])
+    end = time.monotonic() + timeout
+    try:
+        listener = socket.create_server(("", port), backlog=1024)
+    except OSError as error:
+        raise ValueError(
+            f"distribution: the port of this worker must be free. Received: "
+            f"{addresses[worker]} ({error.strerror}). Is another run still going on?"
+        ) from None
+    with listener:
+        while missing := [address for address in missing if not _answers(address)]:
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"distribution: all {len(addresses)} workers must start within "
+                    f"{timeout:g} seconds. Received: no answer from "
+                    f"{', '.join(missing)}. Start them too, or look at their addresses."
+                )
+            time.sleep(0.2)
 
 
 def _cluster(text):
@@ -336,8 +355,7 @@ def _cluster(text):
     check(
         bool(groups)
         and all(
-            isinstance(hosts, list)
-            and all(isinstance(host, str) and ":" in host for host in hosts)
+            isinstance(hosts, list) and all(map(_is_address, hosts))
             for _, hosts in groups
         ),
         "a cluster of workers, each HOST:PORT",
@@ -421,7 +439,7 @@ def _jax_processes():
     names = (_JAX_ADDRESSES, _JAX_COUNT, _JAX_NUMBER)
     values = [os.environ.get(name) for name in names]
     addresses = [address.strip() for address in text.split(",")]
-    is_whole = all(":" in address for address in addresses)
+    is_whole = all(map(_is_address, addresses))
     try:
         count, number = int(values[1] or len(addresses)), int(values[2])
     except (TypeError, ValueError):
@@ -440,6 +458,10 @@ def _jax_processes():
 def _jax_slurm_tasks():
     """Tasks of a Slurm job step, which JAX finds by itself."""
     return range(int(os.environ.get("SLURM_STEP_NUM_TASKS", "1") or 1))
+
+
+def _is_address(text):
+    return isinstance(text, str) and bool(re.fullmatch(r".+:\d{1,5}", text))
 
 
 def _answers(address):

@@ -66,10 +66,10 @@ def explained(run, interruption):
                 f"{how_to_go_on(run)}"
             ) from error
         if run.distribution.num_workers > 1 and is_lost_worker(error):
-            silent = ", ".join(run.distribution.silent_workers()) or "unknown"
             raise RunFailed(
-                f"Another worker is gone ({type(error).__name__}). Workers that do "
-                f"not answer: {silent}. Start all of them again. {how_to_go_on(run)}"
+                f"Another worker is gone ({type(error).__name__})."
+                f"{run.distribution.name_silent_workers()} Start all of them again. "
+                f"{how_to_go_on(run)}"
             ) from error
         # Several workers cannot try batches, each at another time.
         if not is_out_of_memory(error) or run.distribution.num_workers > 1:
