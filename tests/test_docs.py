@@ -14,7 +14,9 @@ import pytest
 import keras_kssl
 from keras_kssl import cli
 
-README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+GUIDES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [
     info.name for info in pkgutil.walk_packages(keras_kssl.__path__, "keras_kssl.")
 ]
@@ -24,7 +26,7 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(*languages):
-    text = README.read_text() if README.is_file() else ""
+    text = "".join(guide.read_text() for guide in GUIDES if guide.is_file())
     return [body for language, body in FENCE.findall(text) if language in languages]
 
 
@@ -33,6 +35,8 @@ def kssl_commands():
     for body in blocks("sh", "bash", "shell", "console"):
         for line in body.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|;", line):
+                if "kssl" not in part:
+                    continue
                 words = shlex.split(part.removeprefix("$ "), comments=True)
                 while words and re.fullmatch(r"\w+=\S*", words[0]):
                     words = words[1:]
@@ -113,8 +117,15 @@ def python_block(mark):
 
 @pytest.mark.skipif(not README.is_file(), reason="there is no README here")
 def test_training_of_the_readme_prints_the_shape_of_features(capsys):
-    exec(python_block("model.fit"), {"__name__": "readme"})
+    exec(python_block("extract_features"), {"__name__": "readme"})
     assert capsys.readouterr().out.splitlines()[-1] == "(64, 128)"
+
+
+@pytest.mark.skipif(not README.is_file(), reason="there is no README here")
+def test_the_guide_to_several_devices_trains_on_one():
+    names = {"kssl": keras_kssl}
+    exec(python_block("distribution.choose"), names)
+    assert names["model"].num_steps == 2
 
 
 @pytest.mark.skipif(not README.is_file(), reason="there is no README here")
