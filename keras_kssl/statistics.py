@@ -135,20 +135,16 @@ def hsic_from_features(features_1, features_2):
     n = _num_rows(features_1[0]) * num_views
 
     of_images = ops.sum(features_1, axis=0)
-    rows_1, rows_2 = (
-        ops.reshape(features, (-1, features.shape[-1]))
-        for features in (features_1, features_2)
-    )
     similarity, total_1, total_2 = replicas.global_sum(
         [
             ops.sum(ops.square(of_images)),
             ops.sum(of_images, axis=0),
-            ops.sum(rows_2, axis=0),
+            ops.sum(features_2, axis=(0, 1)),
         ]
     )
     mean_1, mean_2 = total_1 / n, total_2 / n
     hsic_zy = similarity / (n * (num_views - 1)) - ops.sum(ops.square(mean_1))
-    covariance = ops.matmul(ops.transpose(rows_1 - mean_1), rows_2 - mean_2)
+    covariance = ops.einsum("mbi,mbj->ij", features_1 - mean_1, features_2 - mean_2)
     covariance = replicas.global_sum(covariance) / n
     return hsic_zy, ops.sum(ops.square(covariance))
 

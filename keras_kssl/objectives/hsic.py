@@ -113,18 +113,20 @@ class HSIC(SavesSeedState, Objective):
     def terms(self, embeddings, training=False):
         self._check_embeddings(embeddings)
         num_views, (_, dim) = len(embeddings), embeddings[0].shape
-        z = unit_rows(ops.concatenate(embeddings, axis=0))
+        views = [unit_rows(z) for z in embeddings]
         kernel = self._current_kernel()
-        n = z.shape[0] and z.shape[0] * replicas.count()
+        rows = views[0].shape[0]
+        n = rows and rows * num_views * replicas.count()
         is_exact = self._uses_gram(n, dim)
         if is_exact:
-            zy, zz, distances = self._exact(kernel, z, num_views)
+            zy, zz, distances = self._exact(kernel, views)
         else:
-            zy, zz, distances = self._estimated(kernel, z, num_views, training)
+            zy, zz, distances = self._estimated(kernel, views, training)
         loss = self.regularizer_weight * ops.sqrt(ops.maximum(zz, _SMALLEST_HSIC)) - zy
         terms = {"loss": loss, "hsic_zy": zy, "hsic_zz": zz}
         # k(z, z) is the same for all unit-length z.
-        self_similarity = ops.mean(kernel(z[:1], z[:1]))
+        first = views[0][:1]
+        self_similarity = ops.mean(kernel(first, first))
         terms["hsic_zy_unbiased"] = zy - self_similarity / (num_views - 1)
         if self._learns_scale:
             terms["kernel_scale"] = ops.copy(self.scale)
@@ -134,28 +136,31 @@ class HSIC(SavesSeedState, Objective):
                 self._ascend(replicas.global_mean(slope) if is_exact else slope)
         return terms
 
-    def _exact(self, kernel, z, num_views):
+    def _exact(self, kernel, views):
+        z, num_views = ops.concatenate(views, axis=0), len(views)
         if not self._has_random_features:
             return *hsic_from_gram(kernel(z), num_views), None
         distances = squared_distances_of(z)
         gram = kernel.from_squared_distances(distances)
         return *hsic_from_gram(gram, num_views), ops.stop_gradient(distances)
 
-    def _estimated(self, kernel, z, num_views, training):
+    def _estimated(self, kernel, views, training):
+        # Views on an axis of their own: the batch, which may be shared out over
+        # devices, stays the axis that it was.
+        z = ops.stack(views)
         frequencies, phases = kernel.sample_frequencies(
             2 * self.num_features, z.shape[-1], self.seed_generator
         )
         # Both draws in one product; each is scaled as a map of D features of its own.
         features = 2.0**0.5 * kernel.random_features(z, frequencies, phases)
-        features = ops.reshape(features, (num_views, -1, 2 * self.num_features))
         zy, zz = hsic_from_features(*ops.split(features, 2, axis=-1))
         if not (self._learns_scale and training):
             return zy, zz, None
-        return zy, zz, self._sampled_distances(ops.stop_gradient(z), num_views)
+        return zy, zz, self._sampled_distances(views)
 
-    def _sampled_distances(self, z, num_views):
+    def _sampled_distances(self, views):
         """Squared distances between two samples of rows, all views alike."""
-        num_images = ops.shape(z)[0] // num_views
+        num_views, num_images = len(views), ops.shape(views[0])[0]
         images = keras.random.randint(
             (2, num_views, _SCALE_SAMPLE // num_views),
             0,
@@ -165,10 +170,16 @@ class HSIC(SavesSeedState, Objective):
         # Each replica gives the rows that it has, and zeros for the others.
         images = images - replicas.my_number() * num_images
         is_here = (images >= 0) & (images < num_images)
-        rows = images + num_images * ops.arange(num_views)[None, :, None]
-        sample = ops.take(z, ops.where(is_here, rows, 0), axis=0)
-        sample = ops.where(is_here[..., None], sample, 0.0)
-        sample = ops.reshape(replicas.global_sum(sample), (2, -1, z.shape[-1]))
+        images = ops.where(is_here, images, 0)
+        sample = ops.stack(
+            [
+                ops.take(ops.stop_gradient(view), images[:, v], axis=0)
+                for v, view in enumerate(views)
+            ],
+            axis=1,
+        )
+        sample = replicas.global_sum(ops.where(is_here[..., None], sample, 0.0))
+        sample = ops.reshape(sample, (2, -1, sample.shape[-1]))
         return squared_distances_of(sample[0], sample[1])
 
     def _ascend(self, gradient):
