@@ -281,10 +281,9 @@ def _multi_worker(worker_timeout):
 
     addresses, worker = _cluster(os.environ.get("TF_CONFIG"))
     _meet(addresses, worker, worker_timeout)
-    options = tf.distribute.experimental.CommunicationOptions(
-        timeout_seconds=worker_timeout
-    )
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    # Without a `timeout_seconds` of its own, for which TensorFlow would start a thread
+    # with every exchange: the watchdog of a run keeps the time.
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
     local = strategy.extended.worker_devices
     return Distribution(
         "multi_worker",

@@ -97,3 +97,40 @@ def test_replicas_equal_one_device(method, alone, together):
         if not error <= TOLERANCE:
             far[name] = error
     assert far == {}
+
+
+@pytest.mark.skipif(ON_JAX, reason="lists the operations of TensorFlow's graph")
+@pytest.mark.parametrize(
+    "method", ["hsic_gram_target", "hsic_features_target", "sfrik_3"]
+)
+def test_every_operation_of_a_step_has_an_xla_kernel_and_a_known_shape(method):
+    """What a TPU asks of a step, as far as a machine without one can tell."""
+    import tensorflow as tf
+    from tensorflow.python.framework import kernels
+
+    # Compiling something registers the kernels.
+    tf.function(lambda x: x + 1, jit_compile=True)(1.0)
+    compiled = {
+        kernel.op
+        for kernel in kernels.get_all_registered_kernels().kernel
+        if kernel.device_type == "XLA_CPU_JIT"
+    }
+    model = replica_runs.model_of(method)
+    model.compile(model.optimizer, jit_compile=True)
+    model.optimizer.build(model.trainable_variables)
+    images = np.zeros((8, 16, 16, 3), "uint8")
+    step = tf.function(model.train_step, jit_compile=True)
+    graph = step.get_concrete_function((images,)).graph
+    unknown = [
+        operation.name
+        for operation in graph.get_operations()
+        for output in operation.outputs
+        if output.dtype != tf.resource and not output.shape.is_fully_defined()
+    ]
+    assert unknown == []
+    definition = graph.as_graph_def()
+    functions = [function.node_def for function in definition.library.function]
+    used = {node.op for nodes in (definition.node, *functions) for node in nodes}
+    assert used - compiled - {"Placeholder", "NoOp", "Const"} == set()
+    # And it does compile.
+    assert np.isfinite(model.train_on_batch(images)[0])
