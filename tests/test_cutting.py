@@ -245,10 +245,11 @@ def test_sources_of_one_size_are_not_for_training(folder):
 
 
 def test_no_thread_outlives_a_fit_that_is_interrupted(folder, monkeypatch):
-    threads = []
+    threads, kept = [], []
 
     def fit(self, batches, **options):
-        next(iter(batches))
+        kept.append(iter(batches))
+        next(kept[0])
         threads.extend(t for t in threading.enumerate() if t.name == "kssl_batches")
         raise KeyboardInterrupt
 

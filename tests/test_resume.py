@@ -361,8 +361,8 @@ def test_a_signal_during_the_last_checkpoint_is_not_lost(photos, tmp_path, monke
     out = tmp_path / "run"
     usual = Checkpoints.write
 
-    def write(self, model, **facts):
-        path = usual(self, model, **facts)
+    def write(self, *arguments, **facts):
+        path = usual(self, *arguments, **facts)
         send(signal.SIGTERM)()
         return path
 
@@ -533,12 +533,12 @@ def test_too_many_broken_images_end_a_run_with_their_list(tmp_path):
 def test_out_of_memory_says_which_batch_fits(photos, tmp_path, monkeypatch):
     usual, tried = data.Batches.at, []
 
-    def at(self, step):
+    def at(self, step, rows):
         assert not self.with_labels
         tried.append(keras.config.dtype_policy().name)
         if self.batch_size > 4:
             raise MemoryError("Unable to allocate")
-        return usual(self, step)
+        return usual(self, step, rows)
 
     monkeypatch.setattr(data.Batches, "at", at)
     words = r"batch of 8\. A batch of 4 fits.*If other.*No checkpoint.*Go on"
