@@ -271,10 +271,15 @@ class Batches(keras.utils.PyDataset):
         thread = threading.Thread(target=produce, name="kssl_batches", daemon=True)
         thread.start()
         try:
-            while True:
+            while not stopped.is_set():
                 began = time.perf_counter()
-                item = ready.get()
-                self.seconds_waited += time.perf_counter() - began
+                try:
+                    # Now and then it looks whether anything will come any more.
+                    item = ready.get(timeout=0.1)
+                except queue.Empty:
+                    continue
+                finally:
+                    self.seconds_waited += time.perf_counter() - began
                 if isinstance(item, Exception):
                     raise item
                 yield item
