@@ -394,8 +394,13 @@ def _jax(worker_timeout):
 
     addresses, count, number = _jax_processes()
     if addresses is not None or count > 1:
-        waiting = Distribution("jax", (), count, count, number, None, addresses or ())
-        waiting.worker_timeout = worker_timeout
+        waiting = Distribution(
+            "jax",
+            num_workers=count,
+            worker=number,
+            addresses=addresses or (),
+            worker_timeout=worker_timeout,
+        )
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         with waiting.watch("workers are to find each other"):
             jax.distributed.initialize(

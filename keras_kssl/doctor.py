@@ -22,7 +22,7 @@ def report():
 
     backend = keras.backend.backend()
     lines.append(
-        f"Keras backend: {backend} (set by KERAS_BACKEND or ~/.keras/keras.json)"
+        f"Keras backend: {backend}; KERAS_BACKEND or ~/.keras/keras.json choose"
     )
     lines.append(f"devices: {', '.join(map(str, keras.distribution.list_devices()))}")
     if backend == "tensorflow":
