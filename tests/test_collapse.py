@@ -221,7 +221,8 @@ def test_a_rank_that_has_fallen_for_a_patience_and_two_epochs_is_told(ranks, epo
 
 def test_one_long_epoch_of_low_rank_is_not_enough():
     options = {"steps_per_epoch": 1000}
-    assert watch((3000, {}), ranks=[50.0, 5.0, 50.0], **options)[0].found == {}
+    for ranks in ([50.0, 5.0, 50.0], [1.5, 50.0, 50.0]):
+        assert watch((3000, {}), ranks=ranks, **options)[0].found == {}
     monitor, _ = watch((3000, {}), ranks=[50.0, 5.0, 5.0], **options)
     assert "an effective rank of 5.0 after 50.0" in monitor.reason
 
@@ -233,11 +234,17 @@ def test_embeddings_that_are_equal_are_not_told_of_again_by_their_rank():
 
 def test_going_on_in_the_middle_of_an_epoch_shows_the_steps_that_follow():
     # What was before is in the means, yet not what is judged.
-    parts = [(600, EQUAL), (150, {})]
+    parts = [(600, EQUAL), (350, {})]
     monitor, _ = watch(*parts, steps_per_epoch=1000, first=600)
     assert monitor.found == {}
     _, said = watch((600, {}), (350, EQUAL), steps_per_epoch=1000, first=590)
     assert 800 <= said[0][0] <= 840
+
+
+def test_only_the_first_epoch_has_had_steps_before():
+    options = {"steps_per_epoch": 50, "chunk": 25, "first": 25}
+    _, said = watch((100, {}), (600, EQUAL), **options)
+    assert 300 <= said[0][0] <= 350
 
 
 def test_a_second_fit_goes_on_with_what_the_first_has_seen():

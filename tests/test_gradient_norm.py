@@ -120,7 +120,9 @@ def test_evaluation_has_no_gradient_and_training_keeps_the_rank_of_its_epoch():
     assert "val_gradient_norm" not in fitted.history
     for name in ("effective_rank", "val_effective_rank"):
         assert min(fitted.history[name]) > 1.0
-    assert fitted.history["effective_rank"][0] != fitted.history["effective_rank"][1]
+    # Not the value of the epoch before, which the steps log.
+    ranks = fitted.history["effective_rank"], fitted.history["val_effective_rank"]
+    assert len({*ranks[0], *ranks[1]}) == 4
 
 
 def test_a_loaded_model_goes_on_seeing_its_gradients(tmp_path):
