@@ -77,7 +77,14 @@ def test_run_folder_holds_what_the_documentation_lists(run_folder):
 def test_recipe_of_a_run_is_resolved(run_folder, files):
     recipe = json.loads((run_folder / "recipe.json").read_text())
     left = {name for name, value in recipe.items() if value is None}
-    assert left == {"limit", "eval_train", "jit_compile", "mean", "std"}
+    assert left == {
+        "limit",
+        "eval_train",
+        "jit_compile",
+        "steps_per_execution",
+        "mean",
+        "std",
+    }
     assert recipe["data"] == f"npz:{files / 'good.npz'}"
     assert (recipe["size"], recipe["stem"]) == (16, "cifar")
     assert (recipe["augment"], recipe["learning_rate"]) == ("byol", 2e-3)
