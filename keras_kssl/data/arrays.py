@@ -91,8 +91,15 @@ class ArraySource:
     def take(self, count):
         """A source of the first `count` images, or of all where there are fewer."""
         count = check_integer(f"{self.name}.take", "count", count, minimum=1)
-        labels = None if self.labels is None else self.labels[:count]
-        return ArraySource(self.images[:count], labels, self.class_names, self.name)
+        return self._part(slice(count))
+
+    def only(self, indices):
+        """A source of the images at these positions, in this order; copies them."""
+        return self._part(np.asarray(indices))
+
+    def _part(self, rows):
+        labels = None if self.labels is None else self.labels[rows]
+        return ArraySource(self.images[rows], labels, self.class_names, self.name)
 
 
 def unit_images(images):

@@ -1,6 +1,7 @@
 """Sets of TensorFlow Datasets, at random access in either of their layouts."""
 
 import bisect
+import copy
 import difflib
 import functools
 import hashlib
@@ -75,14 +76,15 @@ class TfdsSource(EncodedSource):
                 f"{next(iter(builder.info.splits))}[:10%]."
             ) from None
         self._records = _records(builder.info.file_format.value, instructions)
-        self._kind = f"{name} {len(self._records)} {builder.info.config_description}"
+        self._positions = np.arange(len(self._records))
+        self._kind = f"{name} {builder.info.config_description}"
         class_names = None
         if self._label is not None:
             class_names = list(self._features[self._label].names)
         super().__init__(name, None, class_names, 3, "uint8", max_broken)
 
     def __len__(self):
-        return len(self._records)
+        return len(self._positions)
 
     @functools.cached_property
     def _all_labels(self):
@@ -121,13 +123,21 @@ class TfdsSource(EncodedSource):
         return image
 
     def name_of(self, index):
-        return f"record {index}"
+        return f"record {self._positions[index]}"
 
     def fingerprint(self):
-        return hashlib.blake2b(self._kind.encode(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(self._kind.encode(), digest_size=8)
+        digest.update(np.ascontiguousarray(self._positions, np.int64).data)
+        return digest.hexdigest()
 
-    def take(self, count):
-        return _Part(self, min(count, len(self)))
+    def only(self, indices):
+        chosen = copy.copy(self)
+        chosen._positions = self._positions[indices]
+        if "_all_labels" in self.__dict__:
+            chosen._all_labels = self._all_labels[indices]
+        names = {chosen.name_of(i) for i in range(len(chosen))}
+        chosen.broken = {n: why for n, why in self.broken.items() if n in names}
+        return chosen
 
     def _example(self, index):
         import tensorflow_datasets as tfds
@@ -135,22 +145,9 @@ class TfdsSource(EncodedSource):
         decoders = {self._image: tfds.decode.SkipDecoding()}
         return checked(
             lambda: self._features.deserialize_example_np(
-                self._records[int(index)], decoders=decoders
+                self._records[int(self._positions[index])], decoders=decoders
             )
         )
-
-
-class _Part(TfdsSource):
-    """The first images of a `TfdsSource`."""
-
-    def __init__(self, source, count):
-        self.__dict__.update(source.__dict__)
-        self.__dict__.pop("_all_labels", None)
-        self._count = count
-        self.broken = {}
-
-    def __len__(self):
-        return self._count
 
 
 def _builder(tfds, name, text):
