@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from keras_kssl import augment, models, optimizers
+from keras_kssl.distribution import devices
 from keras_kssl.pretraining import building
 from keras_kssl.recipes import Facts, Recipe
 
@@ -203,7 +204,7 @@ def test_step_is_compiled_by_xla_where_it_pays_unless_told_otherwise(monkeypatch
     on_jax = keras.backend.backend() == "jax"
     for has_accelerator, default in ((False, on_jax), (True, True)):
         monkeypatch.setattr(
-            building, "has_accelerator", lambda is_there=has_accelerator: is_there
+            devices, "has_accelerator", lambda is_there=has_accelerator: is_there
         )
         for chosen, expected in ((None, default), (True, True), (False, False)):
             assert built("sfrik", jit_compile=chosen).jit_compile is expected

@@ -13,6 +13,15 @@ objectives, batch normalisation and augmentation see the global batch.
 """
 
 from keras_kssl.distribution.choosing import KINDS, choose
+from keras_kssl.distribution.devices import compiling_pays, has_accelerator
 from keras_kssl.distribution.sharing import WORKER_TIMEOUT, Distribution, Watchdog
 
-__all__ = ["KINDS", "WORKER_TIMEOUT", "Distribution", "Watchdog", "choose"]
+__all__ = [
+    "KINDS",
+    "WORKER_TIMEOUT",
+    "Distribution",
+    "Watchdog",
+    "choose",
+    "compiling_pays",
+    "has_accelerator",
+]

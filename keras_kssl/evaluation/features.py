@@ -100,6 +100,12 @@ def feature_batches(encoder, source, batch_size, start=0, stop=None):
         yield indices, _as_vectors(_infer(encoder, images))[: len(indices)]
 
 
+def unit_rows(x):
+    """Rows scaled to unit length; those that are all zero stay so."""
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(norms > 0, norms, 1)
+
+
 def check_features(caller, argument, features):
     """Features (n, d) as float32, or float64 where they are; refuses NaN and inf."""
     features = np.asarray(features)

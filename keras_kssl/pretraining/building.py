@@ -2,7 +2,14 @@
 
 import keras
 
-from keras_kssl import augment, models, objectives, optimizers, replicas
+from keras_kssl import (
+    augment,
+    distribution,
+    models,
+    objectives,
+    optimizers,
+    replicas,
+)
 from keras_kssl._checks import check_that
 from keras_kssl._seeds import derived_seed
 
@@ -110,10 +117,7 @@ def _jit_compile(recipe):
         return False
     if recipe.jit_compile is not None:
         return recipe.jit_compile
-    if keras.backend.backend() == "jax":
-        return True
-    # XLA's convolutions on a CPU are several times slower than TensorFlow's own.
-    return has_accelerator()
+    return distribution.compiling_pays()
 
 
 def _steps_per_execution(recipe, steps_per_epoch):
@@ -138,9 +142,3 @@ def _steps_per_execution(recipe, steps_per_epoch):
 def _divisors(number, largest):
     """Divisors of a number up to the largest that is wanted, in order."""
     return [i for i in range(1, min(number, largest) + 1) if number % i == 0]
-
-
-def has_accelerator():
-    """Whether Keras sees a GPU or a TPU."""
-    devices = keras.distribution.list_devices()
-    return any(not name.startswith("cpu") for name in devices)

@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_kssl import data
 from keras_kssl._checks import check_that
-from keras_kssl.pretraining.building import build_model, has_accelerator
+from keras_kssl.distribution import has_accelerator
+from keras_kssl.pretraining.building import build_model
 from keras_kssl.pretraining.judging import Judges
 from keras_kssl.recipes import Facts, Recipe
 
