@@ -14,13 +14,12 @@ from typing import Annotated, Literal
 import tyro
 
 from keras_kssl import recipes
-from keras_kssl._checks import check_choice, check_that
+from keras_kssl._checks import check_choice, check_that, message
 
 _EXIT_WRONG_INPUT = 2
 _EXIT_FAILED = 1
 
 Kind = Literal["auto", "none", "mirrored", "multi_worker", "tpu", "jax"]
-_PROTOCOLS = ("knn", "linear")
 _FORMATS = ("saved_model", "keras")
 
 
@@ -124,31 +123,51 @@ class Evaluate:
     """Labelled images to learn from."""
     test: str
     """Labelled images to measure on."""
+    validation: str | None = None
+    """Labelled images to choose hyper-parameters by. Default: a tenth of those to learn
+    from."""
     protocols: str = "knn,linear"
-    """What to measure, separated by commas: knn, linear."""
-    seed: int = 0
-    """Seed of the linear probe."""
+    """What to measure, separated by commas: knn, linear, linear-sfrik, linear-hsic,
+    logreg, few-shot, finetune-1, finetune-10, finetune-100."""
+    seeds: str = "0,1,2"
+    """Seeds, separated by commas; a protocol runs once for each."""
+    change: tuple[str, ...] = ()
+    """Settings other than the protocols' own, such as finetune-100.steps=500."""
+    metric: Literal["top_1", "mean_per_class"] = "top_1"
+    """Accuracy over all images, or its mean over the classes."""
+    size: int | None = None
+    """Side to which images of many sizes are brought. Default: that of the run."""
+    batch_size: int = 256
+    """Images per call of the encoder."""
     out: pathlib.Path | None = None
-    """JSON file to write the results to."""
+    """JSON file to write the results to. Default: evaluation.json in the run folder."""
 
     def run(self):
-        protocols = _split("protocols", self.protocols, _PROTOCOLS)
+        protocols = [name.strip() for name in self.protocols.split(",")]
+        seeds = _integers("seeds", self.seeds)
+        changes = _changes(self.change)
         encoder = _load_encoder(self.run_folder)
-        from keras_kssl.evaluation.features import labelled_features
-        from keras_kssl.pretraining import judging
+        from keras_kssl import evaluation
 
-        size = _size_of_run(self.run_folder)
-        features = labelled_features(
-            "evaluate", encoder, self.train, self.test, size=size
+        out = self.out
+        if out is None and self.run_folder.is_dir():
+            out = self.run_folder / "evaluation.json"
+        record = evaluation.Record(self.run_folder, self.train, self.test, out)
+        evaluation.evaluate(
+            encoder,
+            self.train,
+            self.test,
+            protocols,
+            self.validation,
+            seeds,
+            changes,
+            self.metric,
+            self.size or _size_of_run(self.run_folder),
+            self.batch_size,
+            record=record.add,
         )
-        scores = judging.score_features(*features, protocols, self.seed)
-        print(judging.describe_scores(scores))
-        if self.out is not None:
-            settings = {"train": self.train, "test": self.test, "seed": self.seed}
-            text = json.dumps({**settings, "accuracies": scores}, indent=2) + "\n"
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self.out.write_text(text)
-            print(f"Written: {self.out}")
+        if out is not None:
+            print(f"Written: {out}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -388,6 +407,35 @@ def _pretrain(recipe, out, overwrite, **options):
     if summary is not None:
         for line in pretraining.describe_summary(summary, run.folder.path):
             run.say(line)
+
+
+def _integers(argument, text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        rule = "integers separated by commas"
+        raise ValueError(message("kssl", argument, rule, text)) from None
+
+
+def _changes(texts):
+    """Settings by protocol, from texts such as "knn.k=20" and "knn.k=10,20"."""
+    changes = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        protocol, _, setting = name.rpartition(".")
+        rule = "PROTOCOL.SETTING=VALUE, such as finetune-100.steps=500"
+        check_that(protocol and setting and value, "kssl", "change", rule, text)
+        parts = [_number(part) for part in value.split(",")]
+        parts = parts[0] if len(parts) == 1 else tuple(parts)
+        changes.setdefault(protocol, {})[setting] = parts
+    return changes
+
+
+def _number(text):
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text.strip()
 
 
 def _split(argument, text, choices):

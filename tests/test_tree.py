@@ -13,7 +13,7 @@ PACKAGE = ROOT / "keras_kssl"
 # Each file imports from the lines above its own, from its own folder, and from what
 # stands behind it in EXTRA.
 LAYERS = (
-    ("_checks", "_seeds", "replicas"),
+    ("_checks", "_seeds", "_versions", "replicas"),
     ("_files",),
     ("kernels",),
     ("statistics", "augment.image_ops"),

@@ -8,10 +8,12 @@ from keras_kssl.evaluation.linear import linear_accuracy, linear_probe
 from keras_kssl.evaluation.logistic import logistic_accuracy, logistic_regression
 from keras_kssl.evaluation.metrics import score_predictions
 from keras_kssl.evaluation.protocols import PROTOCOLS, describe_result, evaluate
+from keras_kssl.evaluation.record import Record
 from keras_kssl.evaluation.subsets import balanced_subset, listed_subset
 
 __all__ = [
     "PROTOCOLS",
+    "Record",
     "balanced_subset",
     "describe_result",
     "evaluate",

@@ -139,6 +139,7 @@ def evaluate(
     size=None,
     batch_size=256,
     say=print,
+    record=lambda result: None,
 ):
     """Judges an encoder by protocols, on data that chose nothing.
 
@@ -153,6 +154,7 @@ def evaluate(
         changes: settings other than the pinned ones, such as
             `{"finetune-100": {"steps": 500}}`; results name them.
         say: function that prints a line.
+        record: function that is given each result as soon as it is there.
 
     Returns:
         A list with a dictionary for each protocol: `protocol`, `title`, `settings`,
@@ -183,6 +185,7 @@ def evaluate(
         result = _run(task, name, settings, seeds)
         result["changed"] = sorted(changes.get(name, {}))
         results.append(result)
+        record(result)
         say(describe_result(result))
     return results
 

@@ -25,7 +25,7 @@ def balanced_subset(labels, fraction=None, per_class=None, seed=0):
         Positions, increasing integers.
 
     >>> balanced_subset(np.array([0, 1, 1, 0, 1, 2]), per_class=1, seed=3).tolist()
-    [3, 4, 5]
+    [0, 1, 5]
     """
     caller = "balanced_subset"
     check_that(

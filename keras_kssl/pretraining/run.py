@@ -8,9 +8,10 @@ import keras
 
 from keras_kssl import checkpoints, export
 from keras_kssl._checks import check_number, check_that
+from keras_kssl._versions import versions
 from keras_kssl.distribution import Distribution
 from keras_kssl.pretraining import failures, showing
-from keras_kssl.pretraining.folder import RunFolder, versions
+from keras_kssl.pretraining.folder import RunFolder
 from keras_kssl.pretraining.interruption import Interruption
 from keras_kssl.pretraining.judging import describe_scores
 from keras_kssl.pretraining.preparing import continued, prepare
