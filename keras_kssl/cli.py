@@ -171,6 +171,59 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Judge a run's encoder on many labelled sets; one table. Goes on where it stopped.
+
+    Example: kssl transfer runs/a --sets dtd,pets,mybirds --folder sets --out transfer/a
+    """
+
+    run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
+    """Run folder, or an encoder's .keras file."""
+    out: pathlib.Path
+    """Folder to write the results and the table to."""
+    sets: str = "all"
+    """Sets, separated by commas: of the twelve that the papers compare on (all), or
+    folders in --folder; NAME:mean_per_class counts the classes alike."""
+    folder: pathlib.Path | None = None
+    """Folder with sets that are not in TensorFlow Datasets, each with train/ and test/,
+    and in these a folder per class."""
+    protocols: str = "logreg,finetune-100"
+    """What to measure, as in kssl evaluate."""
+    seeds: str = "0"
+    """Seeds, separated by commas; a protocol runs once for each."""
+    change: tuple[str, ...] = ()
+    """Settings other than the protocols' own, such as finetune-100.steps=500."""
+    size: int | None = None
+    """Side to which images are brought. Default: that of the run."""
+    batch_size: int = 256
+    """Images per call of the encoder."""
+
+    def run(self):
+        encoder = _load_encoder(self.run_folder)
+        from keras_kssl.evaluation import transfer
+
+        names = tuple(transfer.SETS)
+        if self.sets != "all":
+            names = tuple(name.strip() for name in self.sets.split(","))
+        protocols = tuple(name.strip() for name in self.protocols.split(","))
+        found = transfer.transfer_suite(
+            encoder,
+            self.out,
+            names,
+            self.folder,
+            protocols,
+            _integers("seeds", self.seeds),
+            _changes(self.change),
+            self.size or _size_of_run(self.run_folder),
+            self.batch_size,
+            name=str(self.run_folder),
+        )
+        print()
+        print(transfer.describe_table(found, protocols, self.run_folder))
+        print(f"Written: {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Export:
     """Write a run's encoder as a reusable SavedModel or a .keras file.
 
@@ -326,7 +379,16 @@ def main(arguments=None):
         the signal where one has stopped it.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = Quickstart | Pretrain | Evaluate | Extract | Export | Preview | Doctor
+    commands = (
+        Quickstart
+        | Pretrain
+        | Evaluate
+        | Transfer
+        | Extract
+        | Export
+        | Preview
+        | Doctor
+    )
     try:
         command = tyro.cli(
             commands,

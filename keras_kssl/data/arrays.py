@@ -17,7 +17,9 @@ class ArraySource:
     Args:
         images: array (n, H, W, C), uint8 in 0 ... 255 or float in [0, 1]. Kept as it
             is, not copied; float16 and float64 become float32.
-        labels: integers (n,), or `None`. A label below 0 stands for "not known".
+        labels: integers (n,), or `None`. A label below 0 stands for "not known". For
+            images of several classes (n, classes): 1 where the image shows the class,
+            0 where not, -1 where it is not said.
         class_names: a name for each class, or `None`.
         name: what error messages call the source.
 
@@ -75,6 +77,8 @@ class ArraySource:
             return None
         if self.class_names is not None:
             return len(self.class_names)
+        if self.labels.ndim == 2:
+            return self.labels.shape[1]
         return int(self.labels.max()) + 1
 
     def read(self, indices):
@@ -153,6 +157,15 @@ def check_labels(name, labels, count):
             f"{name}: `labels` must be integers. Received: labels of dtype "
             f"{labels.dtype}. Number the classes from 0."
         )
+    if labels.ndim == 2 and labels.shape[0] == count and labels.shape[1] > 1:
+        check_that(
+            np.isin(labels, (-1, 0, 1)).all(),
+            name,
+            "labels",
+            "-1, 0 or 1 where there is one for each class",
+            labels,
+        )
+        return labels.astype(np.int32)
     if labels.shape != (count,):
         raise ValueError(
             f"{name}: `labels` must have one label per image, shape ({count},). "

@@ -33,7 +33,8 @@ class EncodedSource(abc.ABC):
 
     Attributes:
         name: what messages call the source.
-        labels: int32 (n,), -1 where there is none; `None` without labels.
+        labels: int32 (n,), -1 where there is none; for images of several classes
+            (n, classes), see `TfdsSource.labels`; `None` without labels.
         class_names: a name for each class, or `None`.
         channels: of all images.
         dtype: "uint8", or "float32" for a source of images deeper than 8 bits.

@@ -65,6 +65,9 @@ class TfdsSource(EncodedSource):
     def __init__(self, builder, split, max_broken=MAX_BROKEN):
         self._features = builder.info.features
         self._image, self._label = _keys(builder)
+        self._is_multi_label = self._label is not None and not isinstance(
+            self._features[self._label], _tfds().features.ClassLabel
+        )
         name = f"tfds:{builder.info.full_name}:{split}"
         try:
             instructions = builder.info.splits[split].file_instructions
@@ -80,7 +83,9 @@ class TfdsSource(EncodedSource):
         self._kind = f"{name} {builder.info.config_description}"
         class_names = None
         if self._label is not None:
-            class_names = list(self._features[self._label].names)
+            kind = self._features[self._label]
+            kind = kind.feature if self._is_multi_label else kind
+            class_names = list(kind.names)
         super().__init__(name, None, class_names, 3, "uint8", max_broken)
 
     def __len__(self):
@@ -88,11 +93,12 @@ class TfdsSource(EncodedSource):
 
     @functools.cached_property
     def _all_labels(self):
-        labels = np.empty(len(self), np.int32)
+        width = (self.num_classes,) if self._is_multi_label else ()
+        labels = np.empty((len(self), *width), np.int32)
 
         def read(position):
             try:
-                labels[position] = self._example(position)[self._label]
+                labels[position] = self._label_of(self._example(position))
             except BrokenImage as error:
                 labels[position] = -1
                 self._note(self.name_of(position), str(error))
@@ -102,7 +108,12 @@ class TfdsSource(EncodedSource):
 
     @property
     def labels(self):
-        """int32 (n,), or `None`; reads the whole set the first time."""
+        """int32 (n,), or `None`; reads the whole set the first time.
+
+        For a set whose images are of several classes, such as voc/2007, (n, classes):
+        1 where the image shows the class, 0 where not, -1 where all that it shows of
+        it is marked as difficult.
+        """
         return None if self._label is None else self._all_labels
 
     @labels.setter
@@ -139,10 +150,16 @@ class TfdsSource(EncodedSource):
         chosen.broken = {n: why for n, why in self.broken.items() if n in names}
         return chosen
 
-    def _example(self, index):
-        import tensorflow_datasets as tfds
+    def _label_of(self, example):
+        if not self._is_multi_label:
+            return example[self._label]
+        labels = np.zeros(self.num_classes, np.int32)
+        labels[example[self._label]] = -1
+        labels[example.get(f"{self._label}_no_difficult", example[self._label])] = 1
+        return labels
 
-        decoders = {self._image: tfds.decode.SkipDecoding()}
+    def _example(self, index):
+        decoders = {self._image: _tfds().decode.SkipDecoding()}
         return checked(
             lambda: self._features.deserialize_example_np(
                 self._records[int(self._positions[index])], decoders=decoders
@@ -177,8 +194,7 @@ def _builder(tfds, name, text):
 
 def _keys(builder):
     """Names of the image and of the label (or `None`) in a set's examples."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tfds()
     features = builder.info.features
     supervised = list(builder.info.supervised_keys or ())
     names = [*supervised, *features]
@@ -200,7 +216,22 @@ def _keys(builder):
             f"Received: 'tfds:{builder.info.full_name}', whose {image!r} is of "
             f"{np.dtype(features[image].np_dtype)}."
         )
-    return image, first(tfds.features.ClassLabel)
+    label = first(tfds.features.ClassLabel)
+    if label is None:
+        label = next((n for n in features if _is_list_of_classes(features[n])), None)
+    return image, label
+
+
+def _is_list_of_classes(feature):
+    tfds = _tfds()
+    is_list = isinstance(feature, tfds.features.Sequence)
+    return is_list and isinstance(feature.feature, tfds.features.ClassLabel)
+
+
+def _tfds():
+    import tensorflow_datasets
+
+    return tensorflow_datasets
 
 
 def _records(file_format, instructions):

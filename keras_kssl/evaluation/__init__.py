@@ -10,6 +10,7 @@ from keras_kssl.evaluation.metrics import score_predictions
 from keras_kssl.evaluation.protocols import PROTOCOLS, describe_result, evaluate
 from keras_kssl.evaluation.record import Record
 from keras_kssl.evaluation.subsets import balanced_subset, listed_subset
+from keras_kssl.evaluation.transfer import transfer_suite
 
 __all__ = [
     "PROTOCOLS",
@@ -29,4 +30,5 @@ __all__ = [
     "logistic_accuracy",
     "logistic_regression",
     "score_predictions",
+    "transfer_suite",
 ]

@@ -1,4 +1,4 @@
-"""Softmax classifiers on an encoder, trained on augmented images."""
+"""Linear classifiers on an encoder, trained on augmented images."""
 
 import keras
 import numpy as np
@@ -15,11 +15,12 @@ from keras_kssl.models.self_supervised import copy_layer
 class Classifier(FitsBatches, keras.Model):
     """An encoder with R linear classifiers, each trained at a rate of its own.
 
-    The classifiers start at zero and see the same batches. A frozen encoder is used in
-    inference mode, and one pass of it serves all of them. With stochastic gradient
-    descent (SGD) whose learning rate is a shape of peak 1, classifier r is trained
-    exactly as if alone at `rates[r]` times that shape: its gradients are multiplied by
-    the rate, and SGD with momentum is linear in them.
+    The classifiers start at zero and see the same batches; the loss is the
+    cross-entropy of their softmax, or of a sigmoid per class for labels (B, classes).
+    A frozen encoder is used in inference mode, and one pass of it serves all of them.
+    With gradient descent whose learning rate is a shape of peak 1, classifier r is
+    trained exactly as if alone at `rates[r]` times that shape: its gradients are
+    multiplied by the rate, and descent with momentum is linear in them.
 
     Args:
         encoder: Keras model from images to vectors or feature maps; it is copied.
@@ -102,11 +103,7 @@ class Classifier(FitsBatches, keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         del x, sample_weight, training
-        labels = ops.broadcast_to(y[:, None], y_pred.shape[:2])
-        losses = keras.losses.sparse_categorical_crossentropy(
-            labels, y_pred, from_logits=True
-        )
-        losses = ops.mean(losses, axis=0)
+        losses = ops.mean(_cross_entropy(y, y_pred), axis=0)
         decay = self.weight_decay / 2
         squares = ops.sum(ops.square(self.kernels), axis=(1, 2))
         squares = squares + ops.sum(ops.square(self.biases), axis=1)
@@ -176,6 +173,19 @@ class Classifier(FitsBatches, keras.Model):
         if len(features.shape) == 4:
             return self.pool(features)
         return ops.cast(features, "float32")
+
+
+def _cross_entropy(labels, logits):
+    """Losses (B, R): of the softmax; of sigmoids for labels (B, classes)."""
+    if len(labels.shape) == 1:
+        labels = ops.broadcast_to(labels[:, None], logits.shape[:2])
+        return keras.losses.sparse_categorical_crossentropy(
+            labels, logits, from_logits=True
+        )
+    targets = ops.cast(labels, logits.dtype)[:, None, :]
+    losses = ops.softplus(logits) - targets * logits
+    # Classes of which it is not said whether the image shows them do not count.
+    return ops.sum(ops.where(targets >= 0, losses, 0.0), axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="keras_kssl")

@@ -80,7 +80,13 @@ class Task:
         for source in (self.test, self.validation):
             if source is not None:
                 labels = labels_like(source, self.train, caller=caller)
-                check_classes_seen(caller, self.train.labels, labels)
+                if labels.ndim == 1:
+                    check_classes_seen(caller, self.train.labels, labels)
+        is_multi_label = self.train.labels.ndim == 2
+        rule = "map_11 for images of several classes, and for no others"
+        check_that(
+            is_multi_label == (metric == "map_11"), caller, "metric", rule, metric
+        )
         self.size = self._find_size(caller, size)
         self.protocol = None
         self._features = {}
@@ -173,7 +179,7 @@ def evaluate(
     1.0
     """
     changes = changes or {}
-    plan = [(name, _settings(name, changes.get(name, {}))) for name in protocols]
+    plan = [(name, settings_of(name, changes.get(name, {}))) for name in protocols]
     for name in changes:
         check_choice("evaluate", "changes", name, [name for name, _ in plan])
     check_that(len(plan) > 0, "evaluate", "protocols", "one or more", protocols)
@@ -246,7 +252,7 @@ def summary_of(values):
     }
 
 
-def _settings(name, changes):
+def settings_of(name, changes):
     """The settings of a protocol, with changes."""
     check_choice("evaluate", "protocols", name, PROTOCOLS)
     settings = dict(PROTOCOLS[name].settings)
@@ -281,6 +287,8 @@ def _labelled(caller, argument, data):
             f"{argument}={source!r}. Pass (images, labels), class folders, or a file "
             "with labels."
         )
+    if source.labels.ndim == 2:
+        return source
     unknown = int(np.sum(source.labels < 0))
     check_that(
         unknown == 0,

@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_kssl import augment, optimizers
 from keras_kssl._seeds import derived_seed
+from keras_kssl.data import join
 from keras_kssl.evaluation.classifier import Classifier, CosinePerEpoch
 from keras_kssl.evaluation.metrics import score_predictions
 from keras_kssl.evaluation.subsets import balanced_subset, listed_subset, split_off
@@ -91,6 +92,9 @@ def fine_tune_whole(task, settings, seed):
     ]
     steps = settings["steps"]
     size = _batch_size(task.train, settings)
+    whole = task.train
+    if task.validation is not None:
+        whole = join(task.train, task.validation)
     classifier = _classifier(task, seed, encoder_rate=1.0)
 
     def train(source, rate, decay):
@@ -110,7 +114,7 @@ def fine_tune_whole(task, settings, seed):
         part, held_out = task.train, task.validation
         if held_out is None:
             kept, held = split_off("finetune-100", len(part), _HELD_OUT, seed)
-            part, held_out = task.train.only(kept), task.train.only(held)
+            part, held_out = whole.only(kept), whole.only(held)
         scores = []
         for rate, decay in grid:
             train(part, rate, decay)
@@ -118,7 +122,7 @@ def fine_tune_whole(task, settings, seed):
         best = int(np.argmax(scores))
         grid, chosen = grid[best : best + 1], {"held_out": scores[best]}
     ((rate, decay),) = grid
-    train(task.train, rate, decay)
+    train(whole, rate, decay)
     chosen |= {"learning_rate": rate, "weight_decay": decay}
     return {"scores": {task.protocol: _score(task, classifier)}, "chosen": chosen}
 
