@@ -84,7 +84,7 @@ class Classifier(FitsBatches, keras.Model):
         if self.compiled:
             variables += [self.optimizer.iterations, *self.optimizer.momentums]
         for variable in variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
 
     def call(self, images, training=False):
         """Logits (B, R, num_classes) of the images, augmented in training."""
