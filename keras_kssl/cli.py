@@ -61,6 +61,9 @@ class Pretrain:
     """Go on with the run in the folder, from its last checkpoint."""
     checkpoint_seconds: float = 300.0
     """Time between two checkpoints."""
+    stop_on_collapse: bool = False
+    """End the run when its embeddings collapse or its training stands still, which by
+    default is a warning."""
     distribute: Kind = "auto"
     """Devices to train on: none (one), mirrored (all GPUs), multi_worker (machines of
     TF_CONFIG), tpu, jax (all devices, of all processes); auto asks the machine."""
@@ -102,6 +105,7 @@ class Pretrain:
 
         chosen = distribution.choose(self.distribute, self.worker_timeout)
         options = {"resume": self.resume, "checkpoint_seconds": self.checkpoint_seconds}
+        options["stop_on_collapse"] = self.stop_on_collapse
         options["distribution"] = chosen
         if self.resume and self.recipe_file is None:
             options["asked"] = self.typed

@@ -14,13 +14,13 @@ PACKAGE = ROOT / "keras_kssl"
 # stands behind it in EXTRA.
 LAYERS = (
     ("_checks", "_seeds", "_versions", "replicas"),
-    ("_files",),
+    ("_files", "progress"),
     ("kernels",),
     ("statistics", "augment.image_ops"),
     ("objectives", "optimizers", "augment", "checkpoints"),
     ("models", "distribution"),
-    ("data", "evaluation", "callbacks", "export", "pictures"),
-    ("recipes", "preview", "doctor"),
+    ("data", "evaluation", "export", "pictures"),
+    ("recipes", "preview", "doctor", "callbacks"),
     ("pretraining",),
     ("inspection",),
     ("cli",),

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_kssl._checks import check_choice, check_integer, check_that, message
-from keras_kssl.callbacks import ProgressBar
 from keras_kssl.data import labels_like, open_source
 from keras_kssl.evaluation import trained
 from keras_kssl.evaluation.features import check_classes_seen, extract_features
@@ -17,6 +16,7 @@ from keras_kssl.evaluation.knn import knn_accuracy
 from keras_kssl.evaluation.linear import LEARNING_RATES, linear_accuracy
 from keras_kssl.evaluation.logistic import STRENGTHS, logistic_accuracy
 from keras_kssl.evaluation.metrics import METRICS
+from keras_kssl.progress import ProgressBar
 
 SEEDS = (0, 1, 2)
 

@@ -134,7 +134,7 @@ class RunFolder:
         return {
             name: float(value)
             for name, value in row.items()
-            if name != "epoch" and value != "NA"
+            if name != "epoch" and value not in ("NA", "nan")
         }
 
     def log(self, line):

@@ -34,6 +34,8 @@ class Run:
         overwrite: whether a run that is there is deleted.
         resume: whether a run that is there is gone on with.
         checkpoint_seconds: time between two checkpoints. Default 300.
+        stop_on_collapse: whether the run ends, with a checkpoint, when
+            `callbacks.CollapseMonitor` finds that it is in vain. Default: it warns.
         distribution: `distribution.Distribution` that it trains under. Default: one
             device.
         asked: with `resume`, names of the recipe's options that must be the run's own.
@@ -54,6 +56,7 @@ class Run:
         overwrite=False,
         resume=False,
         checkpoint_seconds=300.0,
+        stop_on_collapse=False,
         distribution=None,
         asked=None,
         say=print,
@@ -63,6 +66,7 @@ class Run:
         self.checkpoint_seconds = check_number(
             "pretrain", "checkpoint_seconds", checkpoint_seconds, 0.0
         )
+        self.stop_on_collapse = stop_on_collapse
         check_that(
             not (overwrite and resume),
             "pretrain",
