@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kssl import callbacks
+from keras_kssl import callbacks, progress
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def clock(monkeypatch):
     """Each look at the clock is a second after the one before."""
     ticks = itertools.count()
     monkeypatch.setattr(
-        callbacks.progress.time, "perf_counter", lambda: float(next(ticks))
+        progress.time, "perf_counter", lambda: float(next(ticks))
     )
 
 
