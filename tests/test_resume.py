@@ -424,6 +424,7 @@ def test_lines_count_the_epochs_of_the_whole_run(photos, tmp_path, monkeypatch):
             pretrain(recipe_of(photos), out)
     _, lines = pretrain(None, out, resume=True)
     assert sum("epoch 2/3  loss" in line for line in lines) == 1
+    assert "1 device, cpu:0: batch 8" in lines
 
 
 @pytest.mark.parametrize("name", ["gs://bucket/run", "gs:/bucket/run"])

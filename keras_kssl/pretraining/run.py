@@ -9,7 +9,7 @@ import keras
 from keras_kssl import checkpoints, export
 from keras_kssl._checks import check_number, check_that
 from keras_kssl._versions import versions
-from keras_kssl.distribution import Distribution
+from keras_kssl.distribution import choose
 from keras_kssl.pretraining import failures, showing
 from keras_kssl.pretraining.folder import RunFolder
 from keras_kssl.pretraining.interruption import Interruption
@@ -62,7 +62,7 @@ class Run:
         say=print,
     ):
         self._say = say
-        self.distribution = distribution or Distribution()
+        self.distribution = distribution or choose("none")
         self.checkpoint_seconds = check_number(
             "pretrain", "checkpoint_seconds", checkpoint_seconds, 0.0
         )
