@@ -9,15 +9,7 @@ from keras_kssl._seeds import derived_seed
 
 def build_model(recipe, channels, total_steps):
     """The compiled model of a resolved recipe."""
-    encoder = models.ResNet(
-        int(recipe.encoder.removeprefix("resnet")),
-        width=recipe.width,
-        stem=recipe.stem,
-        input_channels=channels,
-        mean=recipe.mean,
-        std=recipe.std,
-        seed=derived_seed(recipe.seed, 0),
-    )
+    encoder = build_encoder(recipe, channels)
     encoder.check_image_size(recipe.size, recipe.size)
     options = {
         "augment": build_policy(recipe),
@@ -39,6 +31,19 @@ def build_model(recipe, channels, total_steps):
         )
     model.compile(_optimizer(recipe, total_steps), jit_compile=_jit_compile(recipe))
     return model
+
+
+def build_encoder(recipe, channels):
+    """The encoder of a resolved recipe, as it is before training."""
+    return models.ResNet(
+        int(recipe.encoder.removeprefix("resnet")),
+        width=recipe.width,
+        stem=recipe.stem,
+        input_channels=channels,
+        mean=recipe.mean,
+        std=recipe.std,
+        seed=derived_seed(recipe.seed, 0),
+    )
 
 
 def build_policy(recipe):
