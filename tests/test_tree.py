@@ -22,7 +22,7 @@ LAYERS = (
     ("data", "evaluation", "callbacks", "export", "pictures"),
     ("recipes", "preview", "doctor"),
     ("pretraining",),
-    ("inspection",),
+    ("inspection", "report"),
     ("cli",),
 )
 EXTRA = {"evaluation": ("data",)}
