@@ -19,6 +19,7 @@ from PIL import Image
 from keras_kssl import cli, evaluation, pretraining, recipes, report
 from keras_kssl.report import (
     charts,
+    figures,
     images,
     looking,
     neighbours,
@@ -40,7 +41,7 @@ EVALUATION = {
     "train": "npz:<b>train.npz",
     "test": "npz:test.npz",
     "date": "2026-11-21T12:34:00+00:00",
-    "versions": {},
+    "versions": {"keras": "3.99.1"},
     "results": [
         {
             "protocol": "knn",
@@ -243,6 +244,7 @@ def test_tables_of_protocols_show_means_over_seeds_and_settings(page):
     assert "depth <i>of</i> pixels 2 min 10 s depth rms 0.7123 ± 0.01 2" in text
     assert "close 25.0 ± 1.5 % 2" in text
     assert "temperature 0.07" in text
+    assert "keras 3.99.1" in text
     assert "learning_rate, chosen [0.1, 0.3]" in text
     titles = [a["title"] for tag, a in page.tags if tag == "td" and "title" in a]
     assert titles == ["61.3\xa0%", "0.7, 0.7247", "23.5\xa0%, 26.5\xa0%"]
@@ -406,7 +408,7 @@ def test_views_are_drawn_anew_where_the_picture_is_gone(copy):
             json.dumps(EVALUATION | {"format": 2}),
             "new.json is no evaluation",
         ),
-        ("list.json", "[1]", "list.json is no evaluation"),
+        ("part.json", '{"format": 1, "results": [{}]}', "part.json is no evaluation"),
         ("half.json", '{"format": 1, ', "half.json is no JSON"),
         ("summary.json", "[]", "summary.json holds no JSON object"),
         ("data.json", "nonsense", "data.json is no JSON"),
@@ -417,6 +419,16 @@ def test_files_that_cannot_be_read_are_named(copy, name, content, words):
     (copy / "encoder.keras").unlink()
     (copy / name).write_text(content)
     assert words in written(copy).whole_text
+
+
+def test_other_json_files_and_names_that_are_no_text_do_no_harm(copy):
+    (copy / "encoder.keras").unlink()
+    (copy / "list.json").write_text("[1]")
+    (copy / "other.json").write_text('{"health": "good"}')
+    change_recipe(copy, data="folder:/nowhere/\udcff")
+    found = written(copy)
+    assert "no evaluation" not in found.whole_text
+    assert "folder:/nowhere/\\udcff" in found.text("facts")
 
 
 def test_metrics_leave_out_half_rows_and_columns_without_numbers(copy):
@@ -436,6 +448,12 @@ def test_a_folder_without_a_run_is_refused_in_a_sentence(tmp_path, capsys):
     assert error.startswith("kssl: report: `runs` must be run folders")
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_is_no_runs_is_refused(tmp_path, capsys):
+    (tmp_path / "recipe.json").write_text(recipes.Recipe(data="folder:a").to_json())
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "leaves open: encoder, augment" in capsys.readouterr().err
 
 
 def test_command_writes_where_it_is_told_and_prints_the_path_last(
@@ -592,6 +610,33 @@ def test_features_that_say_nothing_are_named(run, encoder, words):
     sample = looking.open_sample(reading.read(run), 12)
     with pytest.raises(reading.Missing, match=words):
         looking.features_of(encoder, sample)
+
+
+def sample_of(labels):
+    count = len(labels)
+    return looking.Sample(
+        source="arrays",
+        total=count,
+        images=np.zeros((count, 4, 4, 1), "float32"),
+        names=[str(i) for i in range(count)],
+        labels=np.asarray(labels),
+        class_names=None,
+    )
+
+
+@pytest.mark.parametrize("classes", [10, 20, 21])
+def test_classes_have_colours_of_their_own_and_few_of_them_a_legend(classes):
+    labels = [*range(classes), *range(classes), -1]
+    features = np.random.default_rng(0).normal(size=(len(labels), 3))
+    found = figures.feature_map(sample_of(labels), features)
+    points = found["dots"] + found["thumbnails"]
+    colours = {
+        int(point["name"].rpartition(" ")[2]): point["colour"] for point in points
+    }
+    assert len(set(colours.values())) == classes + 1
+    assert all(colours[i] == colours[i + classes] for i in range(classes))
+    names = [str(i) for i in range(classes)] if classes <= 20 else []
+    assert list(found["legend"]) == names
 
 
 def test_thumbnails_do_not_overlap_and_fill_the_map():

@@ -7,10 +7,15 @@ import math
 import pathlib
 import shlex
 
+from keras_kssl._checks import check_that
 from keras_kssl._files import local_path
 from keras_kssl.recipes import Recipe
+from keras_kssl.report.evaluations import (
+    Evaluation,
+    is_evaluation,
+    parse_evaluation,
+)
 
-_EVALUATION_FORMAT = 1
 # JSON files of a run that hold no evaluation.
 _OWN_FILES = {"recipe.json", "summary.json", "data.json", "versions.json", "files.json"}
 
@@ -26,41 +31,6 @@ class Missing(Exception):
     def __init__(self, reason, command=None):
         super().__init__(reason)
         self.command = command
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """One score of a protocol, over seeds."""
-
-    name: str
-    mean: float
-    std: float
-    values: tuple[float, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What one protocol has measured, and how."""
-
-    protocol: str
-    title: str
-    settings: dict
-    seeds: tuple
-    scores: tuple[Score, ...]
-    chosen: dict
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A file that `kssl evaluate` has written."""
-
-    file: str
-    train: str
-    test: str
-    date: str
-    versions: dict
-    results: tuple[Result, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +88,7 @@ def read(path):
 
     Raises:
         FileNotFoundError: for a folder that holds no run.
-        ValueError, TypeError: where its recipe cannot be read.
+        ValueError, TypeError: where its recipe cannot be read, or is no run's.
     """
     path = local_path("report", path)
     if not (path / "recipe.json").is_file():
@@ -127,11 +97,13 @@ def read(path):
             f"Received: {str(path)!r}, which holds no recipe.json. Start a run: "
             f"kssl pretrain --data folder:DIR --out {shlex.quote(str(path))}"
         )
+    recipe = Recipe.read(path / "recipe.json")
+    _check_resolved(recipe, path)
     notes = []
     epochs, metrics = _metrics(_text(path / "metrics.csv", notes))
     return Record(
         path=path,
-        recipe=Recipe.read(path / "recipe.json"),
+        recipe=recipe,
         epochs=epochs,
         metrics=metrics,
         summary=_dictionary(path / "summary.json", notes),
@@ -141,6 +113,20 @@ def read(path):
         evaluations=_evaluations(path, notes),
         last_words=(_lines(_text(path / "log.txt", notes)) or [""])[-1],
         notes=notes,
+    )
+
+
+def _check_resolved(recipe, path):
+    names = ("data", "encoder", "augment", "size", "epochs", "batch_size", "optimizer")
+    names += ("learning_rate", "crop_min")
+    is_open = [name for name in names if getattr(recipe, name) is None]
+    check_that(
+        not is_open,
+        "report",
+        "runs",
+        "run folders with the recipe as kssl pretrain has resolved it",
+        str(path),
+        f"Its recipe.json leaves open: {', '.join(is_open)}.",
     )
 
 
@@ -210,47 +196,13 @@ def _evaluations(folder, notes):
         if path.name in _OWN_FILES:
             continue
         value = _json(path, notes)
-        if value is None:
+        if not is_evaluation(value):
             continue
         try:
-            found.append(_evaluation(path.name, value))
+            found.append(parse_evaluation(path.name, value))
         except (KeyError, TypeError, ValueError, AttributeError):
             notes.append(
-                f"{path.name} is no evaluation of format {_EVALUATION_FORMAT}, which "
-                "kssl evaluate writes, and is left out."
+                f"{path.name} is no evaluation of the format that kssl evaluate "
+                "writes, and is left out."
             )
     return found
-
-
-def _evaluation(name, value):
-    if value["format"] != _EVALUATION_FORMAT:
-        raise ValueError("another format")
-    return Evaluation(
-        file=name,
-        train=str(value["train"]),
-        test=str(value["test"]),
-        date=str(value["date"]),
-        versions=dict(value.get("versions") or {}),
-        results=tuple(_result(result) for result in value["results"]),
-    )
-
-
-def _result(value):
-    scores = tuple(
-        Score(
-            str(name),
-            float(score["mean"]),
-            float(score["std"]),
-            tuple(float(one) for one in score["values"]),
-        )
-        for name, score in value["scores"].items()
-    )
-    return Result(
-        protocol=str(value["protocol"]),
-        title=str(value["title"]),
-        settings=dict(value["settings"]),
-        seeds=tuple(value["seeds"]),
-        scores=scores,
-        chosen=dict(value.get("chosen") or {}),
-        seconds=float(value["seconds"]),
-    )

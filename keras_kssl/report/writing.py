@@ -8,7 +8,7 @@ import jinja2
 from keras_kssl import __version__
 from keras_kssl._checks import check_integer, check_that
 from keras_kssl._files import local_path, write_whole
-from keras_kssl.report import charts, comparing, looking, parts, wording
+from keras_kssl.report import charts, comparing, figures, looking, parts, wording
 from keras_kssl.report.reading import Missing, read
 
 
@@ -55,7 +55,8 @@ def write(runs, out=None, images=1000, say=print):
     else:
         page = _comparison_page(records, images, say)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, page)
+    # Names of files may hold bytes that are no text.
+    write_whole(out, page.encode("utf-8", "backslashreplace"))
     return out
 
 
@@ -93,9 +94,9 @@ def _looks(record, count, say):
         return missing, missing, missing
     say("map, neighbours, spectrum")
     made = [
-        _or_missing(parts.feature_map, sample, trained),
-        _or_missing(parts.gallery, sample, trained),
-        parts.spectra(
+        _or_missing(figures.feature_map, sample, trained),
+        _or_missing(figures.gallery, sample, trained),
+        figures.spectra(
             [("after training", 0, trained), ("before training", 1, untrained)]
         ),
     ]
@@ -129,7 +130,7 @@ def _comparison_page(records, images, say):
         evaluations=_or_missing(comparing.evaluations, records),
         options=comparing.differing_options(records),
         curves=_or_missing(comparing.curves, records),
-        spectra=parts.spectra(encoders) if encoders else None,
+        spectra=figures.spectra(encoders) if encoders else None,
         absent=absent,
     )
 
