@@ -304,6 +304,28 @@ class Extract:
 
 
 @dataclasses.dataclass(frozen=True)
+class Report:
+    """Write a report on a run, or a comparison of several, as one HTML file.
+
+    Example: kssl report runs/a runs/b --out a_and_b.html
+    """
+
+    runs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional]
+    """Run folders, one or several."""
+    out: pathlib.Path | None = None
+    """HTML file to write, in place of what is there. Default: report.html in the run
+    folder; for several runs, in the current folder."""
+    images: int = 1000
+    """Number of images for the map, the neighbours and the spectrum."""
+
+    def run(self):
+        from keras_kssl import report
+
+        path = report.write(self.runs, self.out, self.images)
+        print(f"Written: {path}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Preview:
     """Draw the views that a policy makes of your images.
 
@@ -390,6 +412,7 @@ def main(arguments=None):
         | Transfer
         | Extract
         | Export
+        | Report
         | Preview
         | Doctor
     )

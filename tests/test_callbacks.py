@@ -13,9 +13,7 @@ from keras_kssl import callbacks, progress
 def clock(monkeypatch):
     """Each look at the clock is a second after the one before."""
     ticks = itertools.count()
-    monkeypatch.setattr(
-        progress.time, "perf_counter", lambda: float(next(ticks))
-    )
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(ticks)))
 
 
 def started(epochs=2, steps=3, **options):

@@ -72,6 +72,7 @@ COMMANDS = (
     cli.Evaluate,
     cli.Extract,
     cli.Export,
+    cli.Report,
     cli.Preview,
     cli.Doctor,
 )

@@ -22,7 +22,7 @@ LAYERS = (
     ("data", "evaluation", "export", "pictures"),
     ("recipes", "preview", "doctor", "callbacks"),
     ("pretraining",),
-    ("inspection",),
+    ("inspection", "report"),
     ("cli",),
 )
 EXTRA = {"evaluation": ("data",)}

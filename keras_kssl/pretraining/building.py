@@ -20,15 +20,7 @@ _STEPS_ON_TPU = 50
 def build_model(recipe, channels, steps_per_epoch):
     """The compiled model of a resolved recipe."""
     total_steps = recipe.epochs * steps_per_epoch
-    encoder = models.ResNet(
-        int(recipe.encoder.removeprefix("resnet")),
-        width=recipe.width,
-        stem=recipe.stem,
-        input_channels=channels,
-        mean=recipe.mean,
-        std=recipe.std,
-        seed=derived_seed(recipe.seed, 0),
-    )
+    encoder = build_encoder(recipe, channels)
     encoder.check_image_size(recipe.size, recipe.size)
     options = {
         "augment": build_policy(recipe),
@@ -54,6 +46,19 @@ def build_model(recipe, channels, steps_per_epoch):
         steps_per_execution=_steps_per_execution(recipe, steps_per_epoch),
     )
     return model
+
+
+def build_encoder(recipe, channels):
+    """The encoder of a resolved recipe, as it is before training."""
+    return models.ResNet(
+        int(recipe.encoder.removeprefix("resnet")),
+        width=recipe.width,
+        stem=recipe.stem,
+        input_channels=channels,
+        mean=recipe.mean,
+        std=recipe.std,
+        seed=derived_seed(recipe.seed, 0),
+    )
 
 
 def build_policy(recipe):

@@ -1,6 +1,7 @@
 """From a recipe to a run folder: train, judge before and after, export, draw."""
 
 import contextlib
+import datetime
 import gc
 import time
 
@@ -191,6 +192,7 @@ class Run:
             "accuracies": accuracies,
             "last_epoch": self.folder.last_metrics(),
             "images_per_second": rate or self._before.get("images_per_second"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": facts["seconds"],
             "seed": self.recipe.seed,
             "broken_images": len(facts["broken"]),
