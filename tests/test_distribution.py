@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import typing
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from keras_kssl import distribution, replicas
 from keras_kssl.checkpoints import Checkpoints
+from keras_kssl.cli import training
 from keras_kssl.distribution import Distribution, Watchdog, workers
 from tests.test_replicas import ROOT, free_ports
 
@@ -31,6 +33,10 @@ def test_one_device_is_the_default():
     chosen.check_batch(7)
     chosen.check_same("step", 5)
     assert replicas.count() == replicas.num_replicas() == 1
+
+
+def test_kinds_are_those_of_the_command_line():
+    assert typing.get_args(training.Kind) == distribution.KINDS
 
 
 def test_what_is_printed_names_replicas_batches_and_scopes():
