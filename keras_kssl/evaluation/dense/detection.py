@@ -16,16 +16,16 @@ from keras_kssl.evaluation.dense.training import (
     Batches,
     Plan,
     Trunk,
+    adamw,
     answers,
     fit,
-    sgd,
 )
 from keras_kssl.optimizers.schedules import warmup_cosine
 
 _FILTERS = 128
 _LEVELS = 3
 _SCALES = (0.5, 2.0)
-_WEIGHT_DECAY = 1e-4
+_WEIGHT_DECAY = 0.01
 _WARMUP = 0.05
 # Share of cells that hold an object, in the eyes of a head that has learned nothing.
 _PRIOR = 0.01
@@ -40,7 +40,7 @@ def detection(
     test,
     epochs=50,
     batch_size=16,
-    learning_rate=0.01,
+    learning_rate=2e-4,
     size=512,
     seed=0,
     frozen=False,
@@ -60,8 +60,8 @@ def detection(
     it is: a copy is trained.
 
     Training: focal loss of the scores and -log IoU of the boxes, random scale 0.5 to 2,
-    crop and flip, SGD with momentum 0.9 and weight decay 1e-4, the rate rising over a
-    twentieth of the steps and falling to 0 along half a cosine. Difficult objects, and
+    crop and flip, AdamW with weight decay 0.01, the rate rising over a twentieth of the
+    steps and falling to 0 along half a cosine. Difficult objects, and
     those of which a crop leaves less than half, are not learned from. Test: whole
     images, shrunk only where they are larger than `size`; boxes above a score of 0.01,
     non-maximum suppression at an IoU of 0.5, at most 100 boxes per image.
@@ -71,7 +71,7 @@ def detection(
         train, test: detection sets, anything `open_set` takes.
         epochs: passes over the training images, at least 1. Default 50.
         batch_size: images per step, at least 1. Default 16.
-        learning_rate: largest rate, above 0. Default 0.01.
+        learning_rate: largest rate, above 0. Default 2e-4.
         size: side of the frames in pixels, or (height, width). Default 512.
         seed: integer of at least 0 that fixes initial weights, order and crops: on one
             CPU a call repeats exactly. Default 0.
@@ -87,7 +87,8 @@ def detection(
 
     References: FCOS (Tian et al. 2019, https://arxiv.org/abs/1904.01355). Differences:
     one map in place of five, cells near the centre only, no branch for centreness, one
-    tower for scores and boxes, batch normalisation.
+    tower for scores and boxes, batch normalisation, AdamW (on the tiny sets of our
+    tests SGD took more than twice as many steps).
     """
     caller = "detection"
     plan = Plan.checked(caller, epochs, batch_size, learning_rate, size, seed, frozen)
@@ -105,7 +106,7 @@ def detection(
     batches = Batches(train, make, plan)
     steps = len(batches)
     rate = warmup_cosine(plan.learning_rate, math.floor(_WARMUP * steps), steps)
-    fit(model, batches, cell_loss, sgd(rate, _WEIGHT_DECAY), caller)
+    fit(model, batches, cell_loss, adamw(rate, _WEIGHT_DECAY), caller)
 
     found, true = [], []
     for _, shape, placement, output, objects in answers(model, test, plan):

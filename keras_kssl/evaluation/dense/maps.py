@@ -41,11 +41,11 @@ def feature_maps(encoder):
     names = {layer.name for layer in encoder.layers}
     if names.issuperset(_STAGES):
         outputs = [encoder.get_layer(name).output for name in _STAGES]
-        return keras.Model(encoder.inputs, outputs)
-    inputs, outputs = _all_maps(encoder)
+        return keras.Model(encoder.inputs[0], outputs)
+    images, outputs = _all_maps(encoder)
     finest_first = {}
     if outputs:
-        every = keras.Model(inputs, outputs)
+        every = keras.Model(images, outputs)
         for output, stride in zip(outputs, strides(every, exact=True), strict=True):
             if stride is not None:
                 finest_first[stride] = output
@@ -58,7 +58,7 @@ def feature_maps(encoder):
         encoder.name,
         "Encoders of patches (vision transformers) have none.",
     )
-    return keras.Model(inputs, [finest_first[s] for s in sorted(finest_first)])
+    return keras.Model(images, [finest_first[s] for s in sorted(finest_first)])
 
 
 def strides(maps, exact=False):
@@ -144,7 +144,7 @@ def copied(encoder):
 
 
 def _all_maps(encoder):
-    """Inputs and all outputs with four axes of the layers of an encoder, in order."""
+    """The input of an encoder and all outputs of its layers with four axes."""
     found = []
 
     def call(layer, *args, **kwargs):
@@ -155,11 +155,11 @@ def _all_maps(encoder):
         return output
 
     # A sequential model has no graph to walk through before it is a functional one.
-    functional = keras.Model(encoder.inputs, encoder.outputs)
+    functional = keras.Model(encoder.inputs[0], encoder.outputs[0])
     walked = keras.models.clone_model(
         functional, clone_function=lambda layer: layer, call_function=call
     )
-    return walked.inputs, found
+    return walked.inputs[0], found
 
 
 def _check_encoder(caller, encoder):

@@ -235,9 +235,9 @@ def _open_text(text, task):
         return openers[kind](rest, task)
     near = difflib.get_close_matches(kind, _KINDS, n=1)
     remedy = ""
-    if near:
-        remedy = f"Did you mean {_KINDS[near[0]]!r}?"
-    elif text.endswith(".npz"):
+    if text.endswith(".npz"):
         remedy = f"Did you mean {'npz:' + text!r}?"
+    elif near:
+        remedy = f"Did you mean {_KINDS[near[0]]!r}?"
     rule = "one of the known kinds, " + " or ".join(_KINDS.values())
     raise ValueError(message("open_set", "source", rule, text, remedy))

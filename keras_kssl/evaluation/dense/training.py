@@ -151,13 +151,28 @@ def sgd(schedule, weight_decay):
         schedule: learning rate.
         weight_decay: factor of the weights that is added to their gradients.
     """
-    optimizer = keras.optimizers.SGD(
-        schedule,
-        momentum=_MOMENTUM,
-        # Keras takes it off the weights beside the momentum, which would have passed
-        # each gradient on 1 / (1 - momentum) times.
-        weight_decay=weight_decay / (1.0 - _MOMENTUM),
+    return _sparing(
+        keras.optimizers.SGD(
+            schedule,
+            momentum=_MOMENTUM,
+            # Keras takes it off the weights beside the momentum, which would have
+            # passed each gradient on 1 / (1 - momentum) times.
+            weight_decay=weight_decay / (1.0 - _MOMENTUM),
+        )
     )
+
+
+def adamw(schedule, weight_decay):
+    """AdamW with weight decay, which spares biases and norms.
+
+    Args:
+        schedule: learning rate.
+        weight_decay: share of the weights that is taken off in a step, over the rate.
+    """
+    return _sparing(keras.optimizers.AdamW(schedule, weight_decay=weight_decay))
+
+
+def _sparing(optimizer):
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
 
