@@ -62,7 +62,12 @@ WRONG = [
     ("segmentation", IMAGE, MASK[:5], r"size of their image, 6 x 8.*shape \(5, 8\)"),
     ("segmentation", IMAGE, MASK + 0.5, "masks must be integers.*float"),
     ("segmentation", IMAGE, MASK.astype(int) - 3, r"from 0 to .*\[-3\] in 48 pixels"),
-    ("segmentation", IMAGE, MASK.astype(int) + 256, "class numbers below 255.*256"),
+    (
+        "segmentation",
+        IMAGE,
+        MASK.astype(int) + 256,
+        "`classes` must be at most 255.*257",
+    ),
     ("depth", IMAGE, MASK, "floats in metres.*uint8.*millimetres"),
     ("depth", IMAGE, MASK + np.nan, "finite.*NaN or infinity in 48 pixels"),
     ("depth", IMAGE, MASK - 1.0, "at least 0.*Received: -1"),
@@ -95,7 +100,7 @@ def test_wrong_examples_are_refused_at_once_and_named(task, image, target, messa
         DenseSet(task, [IMAGE, image], targets, name="mine")
     assert str(caught.value).startswith("mine")
     assert "\n" not in str(caught.value)
-    if target is not None and "below 255" not in message:
+    if target is not None and "at most 255" not in message:
         assert "image 1" in str(caught.value)
 
 

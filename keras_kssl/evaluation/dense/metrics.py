@@ -203,7 +203,7 @@ def average_precision_50(detections, ground_truth, num_classes, points="11"):
         mean is the score.
 
     References: Everingham et al. 2010, "The PASCAL Visual Object Classes Challenge",
-    section 4.2, whose overlap must exceed one half. The devkit's program takes exactly
+    whose overlap must exceed one half. The devkit's program takes exactly
     one half for enough.
 
     >>> found = {"boxes": [[0, 0, 4, 4]], "labels": [0], "scores": [0.9]}
@@ -304,7 +304,7 @@ def depth_errors(true, predicted, valid=None):
         dict of floats: `delta_1`, `delta_2`, `delta_3` in [0, 1], `rms` in metres,
         `rel` (1 is an error as large as the depth).
 
-    References: Eigen et al. 2014, https://arxiv.org/abs/1406.2283, section 4.3.
+    References: Eigen et al. 2014, https://arxiv.org/abs/1406.2283.
 
     >>> depth_errors([1.0, 2.0, 0.0], [1.2, 3.0, 9.9])["delta_1"]
     0.5

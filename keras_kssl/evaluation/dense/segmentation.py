@@ -54,7 +54,7 @@ def segmentation(
     they are larger than `size`, each pixel scored at the image's own size.
 
     Memory of a batch of 16 at 513 pixels and 21 classes: 0.35 GB for the predictions
-    alone, several times in training. VOC12 (10,582 images) takes 29,763 steps.
+    alone, several times in training. VOC12 (10,582 images) takes 29,762 steps.
 
     Args:
         encoder: as in `maps.feature_maps`.

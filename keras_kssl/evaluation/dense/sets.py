@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from keras_kssl._checks import check_choice, message
+from keras_kssl._checks import check_choice, check_that, message
 from keras_kssl.evaluation.dense import targets as checks
 from keras_kssl.evaluation.dense.metrics import VOID
 
@@ -77,12 +77,18 @@ class DenseSet:
         self._names = names
         self.class_names = self.num_classes = None
         if task != "depth" and class_names is None:
-            self.num_classes = self._largest_class() + 1
+            self.num_classes = self._count_classes()
         elif task != "depth":
             self.class_names = [str(class_name) for class_name in class_names]
             self.num_classes = len(self.class_names)
         first = checks.check_image(f"{name}, {self.name_of(0)}", images[0])
         self.channels = first.shape[2]
+        if task == "segmentation":
+            # Masks are kept in 8 bits.
+            rule = f"at most {VOID}"
+            check_that(
+                self.num_classes <= VOID, name, "classes", rule, self.num_classes
+            )
         if check:
             for index in range(len(self)):
                 self.read(index)
@@ -135,11 +141,11 @@ class DenseSet:
         pairs = zip(names, scores, strict=True)
         return {f"{prefix}_{n}": float(score) for n, score in pairs if score == score}
 
-    def _largest_class(self):
-        parts = self._targets
-        if self.task == "detection":
-            parts = [t.get("labels", ()) for t in parts if isinstance(t, dict)]
-        return checks.largest_class(self.name, parts)
+    def _count_classes(self):
+        if self.task == "segmentation":
+            return checks.count_classes(self._targets, VOID)
+        dictionaries = [t for t in self._targets if isinstance(t, dict)]
+        return checks.count_classes([d.get("labels", ()) for d in dictionaries])
 
 
 def open_set(source, task):

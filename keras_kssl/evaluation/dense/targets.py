@@ -6,7 +6,6 @@ and returns the array in the one form that everything else works with.
 
 import numpy as np
 
-from keras_kssl._checks import check_that
 from keras_kssl.evaluation.dense.metrics import VOID
 
 # Boxes drawn by hand end up to so many pixels outside of the image; they are cut off.
@@ -133,16 +132,17 @@ def check_objects(where, shape, objects, num_classes):
     }
 
 
-def largest_class(where, masks):
-    """Largest class number in masks (or labels); they are integers already or fail."""
-    largest = -1
-    for mask in masks:
-        mask = np.asarray(mask)
-        if mask.size and np.issubdtype(mask.dtype, np.integer):
-            known = mask[mask != VOID]
-            largest = max(largest, int(known.max()) if known.size else -1)
-    check_that(largest < VOID, where, "masks", f"class numbers below {VOID}", largest)
-    return largest
+def count_classes(arrays, void=None):
+    """One more than the largest class number in arrays, `void` left out.
+
+    What is no integer does not count: its own check will say so.
+    """
+    count = 0
+    for array in map(np.asarray, arrays):
+        if np.issubdtype(array.dtype, np.integer):
+            known = array if void is None else array[array != void]
+            count = max(count, int(known.max()) + 1 if known.size else 0)
+    return count
 
 
 def _check_size(where, kind, shape, array):
