@@ -1,5 +1,6 @@
 """Judging an encoder by labels it has never seen in training."""
 
+from keras_kssl.evaluation import dense
 from keras_kssl.evaluation.extraction import extract
 from keras_kssl.evaluation.features import extract_features
 from keras_kssl.evaluation.few_shot import few_shot_accuracy
@@ -16,6 +17,7 @@ __all__ = [
     "PROTOCOLS",
     "Record",
     "balanced_subset",
+    "dense",
     "describe_result",
     "evaluate",
     "extract",
