@@ -7,12 +7,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 
 from keras_kssl import augment, data, evaluation, models
-from keras_kssl.evaluation import logistic
+from keras_kssl.evaluation import dense, logistic
 from keras_kssl.evaluation.classifier import Classifier, CosinePerEpoch
-from keras_kssl.evaluation.metrics import average_precision_11, score_predictions
-from keras_kssl.evaluation.protocols import Task, describe_result
+from keras_kssl.evaluation.metrics import score_predictions
+from keras_kssl.evaluation.protocols import describe_result
 from keras_kssl.evaluation.subsets import balanced_subset, listed_subset, split_off
+from keras_kssl.evaluation.task import Task
 from tests.photos import encoded, picture, write_folder
+from tests.shapes import shapes
 
 CLASSES = 3
 
@@ -83,14 +85,15 @@ def average_precision_by_hand(scores, is_positive):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_average_precision_is_that_of_the_definition(seed):
+def test_mean_average_precision_is_that_of_the_definition(seed):
     generator = np.random.default_rng(seed)
     count = int(generator.integers(1, 40))
-    scores = generator.permutation(count).astype(float)
-    is_positive = generator.random(count) < 0.3
-    is_positive[0] = True
-    expected = average_precision_by_hand(scores, is_positive)
-    assert average_precision_11(scores, is_positive) == pytest.approx(expected, 1e-12)
+    scores = np.stack([generator.permutation(count).astype(float)] * 2, axis=1)
+    labels = (generator.random((count, 2)) < 0.3).astype(int)
+    labels[0] = 1
+    expected = [average_precision_by_hand(scores[:, c], labels[:, c]) for c in (0, 1)]
+    found = score_predictions(scores, labels, "map_11")
+    assert found == pytest.approx(np.mean(expected), rel=1e-12)
 
 
 def test_mean_average_precision_leaves_out_difficult_images_and_empty_classes():
@@ -376,7 +379,8 @@ def judged():
 
 def test_every_protocol_finds_what_is_easy_to_find(judged):
     results, lines, changes = judged
-    assert [result["protocol"] for result in results] == list(evaluation.PROTOCOLS)
+    of_classes = [n for n, p in evaluation.PROTOCOLS.items() if not p.is_dense]
+    assert [result["protocol"] for result in results] == of_classes
     for result, line in zip(results, lines, strict=True):
         assert result["scores"], result
         for name, score in result["scores"].items():
@@ -441,6 +445,7 @@ def few(count, labels):
     [
         ({"protocols": ["knm"]}, r"`protocols` must be one of .* Did you mean 'knn'"),
         ({"protocols": []}, "`protocols` must be one or more"),
+        ({"protocols": ["knn", "depth"]}, "either of classification or dense"),
         ({"train": few(4, None)}, "`train` must have labels"),
         ({"test": few(4, None)}, "`test` must have labels"),
         ({"test": few(2, [0, 7])}, "class 7 in the test set only"),
@@ -498,3 +503,25 @@ def test_features_are_extracted_once_and_labels_matched_by_name():
     assert len(calls) == 2
     assert train_y.tolist() == [0, 1, 2, 0, 1, 2]
     assert test_y.tolist() == [0, 1]
+
+
+def test_dense_tasks_are_protocols_too(capsys):
+    images, masks, _, _ = shapes(8)
+    train = dense.DenseSet("segmentation", images, masks)
+    changes = {"epochs": 1, "batch_size": 4, "size": 32, "frozen": True}
+    (result,) = evaluation.evaluate(
+        small_encoder(),
+        train,
+        train,
+        ["segmentation"],
+        seeds=(0,),
+        changes={"segmentation": changes},
+    )
+    expected = dense.segmentation(small_encoder(), train, train, **changes, seed=0)
+    found = {name: score["mean"] for name, score in result["scores"].items()}
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert "segmentation, epochs=1 (changed)" in capsys.readouterr().out
+    with pytest.raises(TypeError, match="`frozen` must be true or false"):
+        evaluation.evaluate(
+            small_encoder(), train, train, ["depth"], changes={"depth": {"frozen": 1}}
+        )

@@ -27,7 +27,8 @@ class Evaluate:
     from."""
     protocols: str = "knn,linear"
     """What to measure, separated by commas: knn, linear, linear-sfrik, linear-hsic,
-    logreg, few-shot, finetune-1, finetune-10, finetune-100."""
+    logreg, few-shot, finetune-1, finetune-10, finetune-100; or, on dense sets
+    (voc:DIR:SPLIT, folder:DIR, npz:FILE), segmentation, detection, depth."""
     seeds: str = "0,1,2"
     """Seeds, separated by commas; a protocol runs once for each."""
     change: tuple[str, ...] = ()

@@ -29,6 +29,9 @@ def changes_of(texts):
 
 
 def _number(text):
+    """A number, true or false, or else the text itself."""
+    if text.strip().lower() in ("true", "false"):
+        return text.strip().lower() == "true"
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)

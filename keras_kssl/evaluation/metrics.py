@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_kssl._checks import check_choice
+from keras_kssl.evaluation.dense.metrics import average_precision
 
 METRICS = ("top_1", "mean_per_class", "map_11")
 
@@ -39,41 +40,16 @@ def score_predictions(scores, labels, metric="top_1"):
     return float(np.mean(right[counts > 0] / counts[counts > 0]))
 
 
-def average_precision_11(scores, is_positive):
-    """Average precision as the VOC challenge of 2007 defines it.
-
-    Formula, with precision p(r) at recall r in the ranking by score::
-
-        AP = 1/11 sum over r in {0, 0.1, ..., 1} of max over r' >= r of p(r')
-
-    Args:
-        scores: (n,); equal ones rank in the order in which they stand.
-        is_positive: booleans (n,), at least one true.
-
-    Returns:
-        A number in [0, 1].
-
-    References: Everingham et al., The Pascal Visual Object Classes challenge, 2010,
-    section 4.2.
-    """
-    is_positive = np.asarray(is_positive, bool)
-    ranked = is_positive[np.argsort(-np.asarray(scores), kind="stable")]
-    found = np.cumsum(ranked)
-    precision = found / np.arange(1, len(ranked) + 1)
-    # Counts, because 0.3 is not 3 / 10 of anything in floating point.
-    is_reached = 10 * found[:, np.newaxis] >= np.arange(11) * found[-1]
-    best = np.where(is_reached, precision[:, np.newaxis], 0.0).max(axis=0)
-    return float(best.mean())
-
-
 def _mean_average_precision(scores, labels):
-    counted = [labels[:, c] >= 0 for c in range(labels.shape[1])]
+    counted, positive = (labels >= 0).T, labels == 1
     return float(
         np.mean(
             [
-                average_precision_11(scores[rows, c], labels[rows, c] == 1)
+                average_precision(
+                    scores[rows, c], positive[rows, c], int(positive[:, c].sum()), "11"
+                )
                 for c, rows in enumerate(counted)
-                if (labels[:, c] == 1).any()
+                if positive[:, c].any()
             ]
         )
     )

@@ -8,17 +8,16 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_kssl._checks import check_choice, check_integer, check_that, message
-from keras_kssl.data import labels_like, open_source
-from keras_kssl.evaluation import trained
-from keras_kssl.evaluation.features import check_classes_seen, extract_features
+from keras_kssl.evaluation import dense, trained
 from keras_kssl.evaluation.few_shot import few_shot_accuracy
 from keras_kssl.evaluation.knn import knn_accuracy
 from keras_kssl.evaluation.linear import LEARNING_RATES, linear_accuracy
 from keras_kssl.evaluation.logistic import STRENGTHS, logistic_accuracy
-from keras_kssl.evaluation.metrics import METRICS
-from keras_kssl.progress import ProgressBar
+from keras_kssl.evaluation.task import DenseTask, Task
 
 SEEDS = (0, 1, 2)
+# Scores in the line that people read; the classes of a dense task may be many.
+_SHOWN = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,106 +30,14 @@ class Protocol:
         run: function of the task, the settings and a seed that returns `scores` by
             name, numbers or lists of them, and what was `chosen`.
         is_random: whether the seed makes a difference.
+        is_dense: whether it takes `evaluation.dense` sets.
     """
 
     title: str
     settings: dict
     run: Callable
     is_random: bool = True
-
-
-class Task:
-    """An encoder with labelled images to learn from and to be tested on.
-
-    Features are extracted when they are first asked for, once.
-
-    Args:
-        encoder: Keras model from images to vectors or feature maps.
-        train, test, validation: labelled data, anything `data.open_source` takes.
-        metric: as in `evaluation.score_predictions`.
-        size: side of the images that the encoder sees. Default: that of images of one
-            size, or what the encoder was built for.
-        batch_size: images per call of the encoder. Default 256.
-
-    Raises:
-        ValueError: for data without labels, and for classes of the test images that
-            the training images lack.
-    """
-
-    def __init__(
-        self,
-        encoder,
-        train,
-        test,
-        validation=None,
-        metric="top_1",
-        size=None,
-        batch_size=256,
-    ):
-        caller = "evaluate"
-        check_choice(caller, "metric", metric, METRICS)
-        self.encoder, self.metric, self.batch_size = encoder, metric, batch_size
-        check_integer(caller, "batch_size", batch_size, minimum=1)
-        self.train = _labelled(caller, "train", train)
-        self.test = _labelled(caller, "test", test)
-        self.validation = None
-        if validation is not None:
-            self.validation = _labelled(caller, "validation", validation)
-        self.num_classes = self.train.num_classes
-        for source in (self.test, self.validation):
-            if source is not None:
-                labels = labels_like(source, self.train, caller=caller)
-                if labels.ndim == 1:
-                    check_classes_seen(caller, self.train.labels, labels)
-        is_multi_label = self.train.labels.ndim == 2
-        rule = "map_11 for images of several classes, and for no others"
-        check_that(
-            is_multi_label == (metric == "map_11"), caller, "metric", rule, metric
-        )
-        self.size = self._find_size(caller, size)
-        self.protocol = None
-        self._features = {}
-
-    def features(self):
-        """Features and labels: train_x, train_y, test_x, test_y."""
-        return *self._of("train"), *self._of("test")
-
-    def validation_features(self):
-        """Features and labels of the validation images, or `None` without them."""
-        return None if self.validation is None else self._of("validation")
-
-    def numbers(self, source, labels):
-        """Labels of a source in the class numbers of the training images."""
-        return labels_like(source, self.train, labels, "evaluate")
-
-    def callbacks(self, batch_size):
-        """Callbacks that show people how far a training is."""
-        return [ProgressBar(batch_size, say=lambda line: None)]
-
-    def _of(self, name):
-        if name not in self._features:
-            source = getattr(self, name)
-            x, y = extract_features(self.encoder, source, self.batch_size, self.size)
-            self._features[name] = x, self.numbers(source, y)
-        return self._features[name]
-
-    def _find_size(self, caller, size):
-        height, width, _ = self.train.image_shape
-        if height is not None:
-            check_that(
-                height == width,
-                caller,
-                "train",
-                "square images, or files of many sizes",
-                self.train,
-            )
-            return height
-        shape = getattr(self.encoder, "input_shape", None) or (None, None)
-        size = size or shape[1]
-        remedy = "Take the size of the views that it was trained on."
-        rule = "given for images of many sizes and an encoder that takes any"
-        check_that(size is not None, caller, "size", rule, size, remedy)
-        return check_integer(caller, "size", size, minimum=1)
+    is_dense: bool = False
 
 
 def evaluate(
@@ -150,7 +57,8 @@ def evaluate(
     """Judges an encoder by protocols, on data that chose nothing.
 
     Protocols: `knn`, `linear`, `linear-sfrik`, `linear-hsic`, `logreg`, `few-shot`,
-    `finetune-1`, `finetune-10`, `finetune-100`; see docs/protocols.md. Hyper-parameters
+    `finetune-1`, `finetune-10`, `finetune-100`, and on dense sets `segmentation`,
+    `detection`, `depth`; see docs/protocols.md. Hyper-parameters
     are chosen on the validation images, or on a part of the training images.
 
     Args:
@@ -185,7 +93,13 @@ def evaluate(
     check_that(len(plan) > 0, "evaluate", "protocols", "one or more", protocols)
     seeds = [check_integer("evaluate", "seeds", s, minimum=0) for s in np.ravel(seeds)]
     check_that(len(seeds) > 0, "evaluate", "seeds", "one or more", seeds)
-    task = Task(encoder, train, test, validation, metric, size, batch_size)
+    are_dense = [PROTOCOLS[name].is_dense for name, _ in plan]
+    rule = "either of classification or dense: they take other data"
+    check_that(len(set(are_dense)) == 1, "evaluate", "protocols", rule, protocols)
+    if are_dense[0]:
+        task = DenseTask(encoder, train, test)
+    else:
+        task = Task(encoder, train, test, validation, metric, size, batch_size)
     results = []
     for name, settings in plan:
         result = _run(task, name, settings, seeds)
@@ -203,19 +117,26 @@ def describe_result(result):
         for name, value in result["settings"].items()
         if value is not None
     )
-    parts = []
-    for name, score in result["scores"].items():
-        deviation = f" ± {100 * score['std']:.1f}" if len(score["values"]) > 1 else ""
-        parts.append(f"{name} {100 * score['mean']:.1f}%{deviation}")
+    parts = [_score(*item) for item in list(result["scores"].items())[:_SHOWN]]
+    more = len(result["scores"]) - len(parts)
+    parts += [f"{more} more"] * bool(more)
     chosen = ", ".join(
         f"{name} {_short(values)}" for name, values in result["chosen"].items()
     )
     seeds = f"; seeds {_short(result['seeds'])}" if result["seeds"] else ""
-    metric = result["metric"].replace("_", "-")
+    metric = f", {result['metric'].replace('_', '-')}" if result["metric"] else ""
     return (
-        f"{result['protocol']}, {metric}, {settings}: {', '.join(parts)}{seeds}"
+        f"{result['protocol']}{metric}, {settings}: {', '.join(parts)}{seeds}"
         f"{'; chosen: ' * bool(chosen)}{chosen}; {result['seconds']:.1f} s"
     )
+
+
+def _score(name, score):
+    """A share in per cent, an error (`rms`, `rel`) as it is."""
+    factor, unit = (1.0, "") if name in ("rms", "rel") else (100.0, "%")
+    digits = 1 if unit else 3
+    deviation = f" ± {factor * score['std']:.{digits}f}" * (len(score["values"]) > 1)
+    return f"{name} {factor * score['mean']:.{digits}f}{unit}{deviation}"
 
 
 def _run(task, name, settings, seeds):
@@ -260,7 +181,11 @@ def settings_of(name, changes):
         check_choice(f"evaluate {name}", "setting", setting, settings)
         pinned = settings[setting]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if isinstance(pinned, int):
+        if isinstance(pinned, bool):
+            if not isinstance(value, bool):
+                rule = "true or false"
+                raise TypeError(message(f"evaluate {name}", setting, rule, value))
+        elif isinstance(pinned, int):
             check_integer(f"evaluate {name}", setting, value, minimum=1)
         elif isinstance(pinned, float | tuple) and not is_number:
             numbers = isinstance(value, list | tuple) and isinstance(pinned, tuple)
@@ -277,28 +202,6 @@ def _short(value):
             return f"{len(value)} from {value[0]:.3g} to {value[-1]:.3g}"
         return "/".join(_short(part) for part in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _labelled(caller, argument, data):
-    source = open_source(data)
-    if source.labels is None:
-        raise ValueError(
-            f"{caller}: `{argument}` must have labels. Received: "
-            f"{argument}={source!r}. Pass (images, labels), class folders, or a file "
-            "with labels."
-        )
-    if source.labels.ndim == 2:
-        return source
-    unknown = int(np.sum(source.labels < 0))
-    check_that(
-        unknown == 0,
-        caller,
-        argument,
-        "of known labels",
-        source,
-        f"{unknown} are not known. Leave those images out.",
-    )
-    return source
 
 
 def _knn(task, settings, seed):
@@ -328,6 +231,14 @@ def _few_shot(task, settings, seed):
         *task.features(), seed=seed, metric=task.metric, **settings
     )
     return {"scores": found}
+
+
+def _dense(function, title, **settings):
+    def run(task, settings, seed):
+        found = function(task.encoder, task.train, task.test, seed=seed, **settings)
+        return {"scores": found}
+
+    return Protocol(title, {**settings, "frozen": False}, run, is_dense=True)
 
 
 def _part(percent, encoder_learning_rate, head_learning_rate):
@@ -397,5 +308,29 @@ PROTOCOLS = {
             "weight_decays": (0.0, *np.logspace(-6, -3, 7).tolist()),
         },
         trained.fine_tune_whole,
+    ),
+    "segmentation": _dense(
+        dense.segmentation,
+        "semantic segmentation, fine-tuned",
+        epochs=45,
+        batch_size=16,
+        learning_rate=0.01,
+        size=513,
+    ),
+    "detection": _dense(
+        dense.detection,
+        "object detection by a small head, fine-tuned",
+        epochs=50,
+        batch_size=16,
+        learning_rate=2e-4,
+        size=512,
+    ),
+    "depth": _dense(
+        dense.depth,
+        "depth, fine-tuned",
+        epochs=100,
+        batch_size=16,
+        learning_rate=0.01,
+        size=(240, 320),
     ),
 }
