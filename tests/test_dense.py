@@ -25,7 +25,7 @@ from keras_kssl.evaluation.dense.boxes import (
 )
 from keras_kssl.evaluation.dense.heads import Upsample
 from keras_kssl.evaluation.dense.maps import copied, strides
-from keras_kssl.evaluation.dense.training import Plan
+from keras_kssl.evaluation.dense.training import Plan, adamw, sgd
 from keras_kssl.models import ResNet
 from tests.photos import encoded, picture
 from tests.shapes import NAMES, shapes
@@ -103,7 +103,12 @@ def test_maps_of_other_encoders_are_the_last_at_every_stride():
     images = np.random.default_rng(0).random((1, 32, 32, 3), dtype="float32")
     expected = keras.Model(encoder.inputs[0], encoder.get_layer("last_at_2").output)
     np.testing.assert_array_equal(maps(images)[0], expected(images))
-    assert len(feature_maps(copied(encoder)).outputs) == 2
+    # A copy has other weights of the same values.
+    copy = copied(encoder)
+    for first, second in zip(maps(images), feature_maps(copy)(images), strict=True):
+        np.testing.assert_array_equal(first, second)
+    copy.weights[0].assign(0.0 * copy.weights[0])
+    assert np.any(encoder.get_weights()[0] != 0.0)
 
 
 def test_maps_of_sequential_encoders_are_found_too():
@@ -280,6 +285,24 @@ def test_cell_loss_is_focal_loss_and_log_iou():
             box -= np.log(box_iou(around[0], around[1][np.newaxis])[0])
     found = float(detection_module.cell_loss(ops.array(targets), ops.array(outputs)))
     assert found == pytest.approx((focal + box) / 3, rel=1e-5)
+
+
+def test_weight_decay_spares_biases_and_norms():
+    kernel, gamma = (
+        keras.Variable(np.ones(3, "float32"), name=name) for name in ("kernel", "gamma")
+    )
+    for optimizer, decay in ((sgd(0.1, 0.01), 0.1), (adamw(0.1, 0.01), 0.01)):
+        kernel.assign(np.ones(3))
+        optimizer.build([kernel, gamma])
+        optimizer.apply([ops.zeros(3), ops.zeros(3)])
+        np.testing.assert_allclose(kernel, 1.0 - 0.1 * decay, rtol=1e-6)
+        np.testing.assert_array_equal(gamma, np.ones(3))
+
+
+def test_the_rate_of_segmentation_falls_at_70_and_90_per_cent():
+    rate = segmentation_module._rate(0.5, 1000)
+    found = [float(rate(step)) for step in (0, 699, 702, 899, 902, 999)]
+    np.testing.assert_allclose(found, [0.5, 0.5, 0.05, 0.05, 0.005, 0.005], rtol=1e-6)
 
 
 # Boxes and cells.
