@@ -74,8 +74,9 @@ def depth(
     References: Laina et al. 2016 (https://arxiv.org/abs/1606.00373) for blocks and
     loss; BYOL (https://arxiv.org/abs/2006.07733), whose protocol SSL-HSIC follows:
     7,500 steps of 256 images, rate 0.16 (0.01 for 16), weight decay 5e-4, images at
-    half size cut to 228 x 304 pixels. Our own: epochs, schedule, whole images instead
-    of the cut, no ReLU at the end, no change of colours, weight decay on kernels only.
+    half size cut to 228 x 304 pixels (from memory, not checked). Our own: epochs,
+    schedule, whole images instead of the cut, no ReLU at the end, no change of colours,
+    weight decay on kernels only.
     """
     caller = "depth"
     plan = Plan.checked(caller, epochs, batch_size, learning_rate, size, seed, frozen)

@@ -80,9 +80,10 @@ def segmentation(
     References: MoCo (https://arxiv.org/abs/1911.05722) for the model; BYOL
     (https://arxiv.org/abs/2006.07733), whose protocol SSL-HSIC follows, for training:
     30,000 steps of 16 on the augmented training set of VOC12, the rate chosen from five
-    between 1e-3 and 1e-1, the mean of 5 seeds. Our own: the default rate, weight decay
-    on kernels only, gray around images, and whole images in testing, where BYOL cuts
-    out the central 513 x 513 pixels (which hold every image of VOC12).
+    between 1e-3 and 1e-1, the mean of 5 seeds (from memory, not checked). Our own: the
+    default rate, weight decay on kernels only, gray around images, and whole images in
+    testing, where BYOL cuts out the central 513 x 513 pixels (which hold every image of
+    VOC12).
     """
     caller = "segmentation"
     plan = Plan.checked(caller, epochs, batch_size, learning_rate, size, seed, frozen)
