@@ -10,19 +10,20 @@ from keras_kssl._checks import check_integer, check_number
 from keras_kssl.objectives import HSIC, SFRIK
 
 # Below this spread, or above this uniformity, all embeddings count as equal.
-_SMALLEST_SPREAD = 0.1
-_LARGEST_UNIFORMITY = -0.1
-# log mean exp(-2 d²) of two directions is -1.6, of two points -0.7, of ten points -2.2.
-_UNIFORMITY_OF_FEW = -1.2
+_SMALLEST_SPREAD, _LARGEST_UNIFORMITY = 0.3, -0.3
+# Uniformity is -1.6 on a circle and -0.7 at two points; below the spread embeddings are
+# on their way to being equal.
+_UNIFORMITY_OF_FEW, _SPREAD_OF_FEW = -1.5, 0.5
 # Ranks below this share of the best, or below this number, count as few directions.
 _RANK_SHARE, _SMALLEST_RANK = 0.2, 2.0
-# How near to its value at collapse the loss sits, relative to that value, and the
-# spread from which on that is chance.
-_LOSS_TOLERANCE, _SPREAD_OF_LIVING = 0.01, 0.5
+# How near to its value at collapse the loss sits, relative to that value; with more
+# spread than that of few it is there by chance.
+_LOSS_TOLERANCE = 0.01
 # Mean squared distance of two views, as a share of that of any two images.
 _APART = 0.97
-# Share of its former norm from which on a gradient counts as gone.
-_GRADIENT_SHARE = 0.05
+# Share of its former norm below which a gradient counts as gone; and the distance of
+# views, as above, below which that is what a trained network should have.
+_GRADIENT_SHARE, _TOGETHER = 0.01, 0.1
 # Patiences that views may be apart, and over which gradients are compared.
 _LONG = 10
 # Patiences for what an untrained network may be like, and then recovers from.
@@ -90,15 +91,17 @@ class CollapseMonitor(keras.callbacks.Callback):
     has been seen since the start, because untrained networks may give all images
     nearly the same embedding and recover:
 
-    - `total`: all embeddings are equal, spread below 0.1 or uniformity above -0.1.
+    - `total`: all embeddings are nearly equal, spread below 0.3 or uniformity above
+      -0.3.
     - `dead`: the loss stays within 1% of its value for equal embeddings, and the spread
       is below 0.5.
-    - `dimensional`: embeddings cover few directions or places, uniformity above -1.2;
-      or, for two epochs, an effective rank below 2 or a fifth of the best.
+    - `dimensional`: embeddings cover few directions or places, uniformity above -1.5
+      with a spread of 0.5 and more; or, for two epochs, an effective rank below 2 or a
+      fifth of the best.
     - `apart`: two views of an image are as far apart as any two images, a ratio of mean
       squared distances above 0.97, for ten times the patience.
-    - `stalled`: the gradient's norm is below a twentieth of what it was at most ten
-      times the patience before.
+    - `stalled`: the gradient's norm is below a hundredth of what it was at most ten
+      times the patience before, and views are still apart (above 0.1, likewise).
 
     Args:
         patience: steps, at least 10. Default 200. Embeddings that are equal from the
@@ -195,23 +198,26 @@ class CollapseMonitor(keras.callbacks.Callback):
         self._norms.append(norm)
         at_collapse = self.collapse_loss or math.nan
         distance = abs(loss - at_collapse) / abs(at_collapse)
+        # Mean squared distance of any two images, where all coordinates vary alike.
+        of_any_two = 2.0 * spread**2
         is_equal = spread < _SMALLEST_SPREAD or uniformity > _LARGEST_UNIFORMITY
         signs = {
             "total": (is_equal, "all embeddings have been nearly equal"),
             "dead": (
-                distance < _LOSS_TOLERANCE and not spread >= _SPREAD_OF_LIVING,
+                distance < _LOSS_TOLERANCE and not spread >= _SPREAD_OF_FEW,
                 f"the loss has sat at {at_collapse:.3g}, as for equal embeddings",
             ),
             "dimensional": (
-                uniformity > _UNIFORMITY_OF_FEW,
+                uniformity > _UNIFORMITY_OF_FEW and not spread < _SPREAD_OF_FEW,
                 "embeddings have covered few directions or places",
             ),
             "apart": (
-                alignment > _APART * 2.0 * spread**2,
+                alignment > _APART * of_any_two,
                 "two views of an image have been as far apart as any two images",
             ),
             "stalled": (
-                norm < _GRADIENT_SHARE * self._norms[0],
+                norm < _GRADIENT_SHARE * self._norms[0]
+                and not alignment < _TOGETHER * of_any_two,
                 f"hardly any gradient has been left of a norm of {self._norms[0]:.3g}",
             ),
         }
