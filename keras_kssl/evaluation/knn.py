@@ -25,8 +25,8 @@ def knn_votes(train_x, train_y, test_x, k, temperature=0.07, num_classes=None):
     Features are scaled to unit length; a neighbour of cosine similarity s votes for its
     class with exp(s / temperature). An all-zero row is similar to none (s = 0).
     Similarities are computed in float64 if both sets of features are float64, else in
-    float32; votes in float64. Memory stays below 200 MB beside the features; time is a
-    matrix product of n_test d n_train and a partial sort of n_test n_train.
+    float32; votes in float64. Memory: a copy of the training features and 150 MB; time
+    is a matrix product of n_test d n_train and a partial sort of n_test n_train.
 
     Formula, N_k the k nearest neighbours of test row i::
 
