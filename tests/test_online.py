@@ -66,13 +66,9 @@ class Expect(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         encoder = self.encoder_of(self.model)
-        sets = [
-            (encoder(s.read(np.arange(len(s)))[0], training=False), s.labels)
-            for s in (TRAIN, TEST)
-        ]
-        sets = [(keras.ops.convert_to_numpy(x), y) for x, y in sets]
-        self.features.append(sets[1][0])
-        self.values.append(nearest(*sets[0], *sets[1]))
+        train_x, test_x = infer(encoder, TRAIN), infer(encoder, TEST)
+        self.features.append(test_x)
+        self.values.append(nearest(train_x, TRAIN.labels, test_x, TEST.labels))
 
 
 def test_knn_of_any_model_is_in_the_history_of_each_epoch():
@@ -173,6 +169,12 @@ def make_ssl(average_decay=0.9):
 def pretrain(model, kept):
     batches = data.load(labelled(32, seed=2), 8, seed=0)
     return model.fit(batches, epochs=3, verbose=0, callbacks=kept)
+
+
+def infer(encoder, source):
+    """Features by operations that are not compiled, which would take longer."""
+    images = source.read(np.arange(len(source)))[0]
+    return keras.ops.convert_to_numpy(encoder(images, training=False))
 
 
 @pytest.mark.parametrize("average_decay", [0.9, None])

@@ -44,7 +44,9 @@ class EffectiveRank(keras.metrics.Metric):
         noise = self.num_coordinates * _EPSILON * ops.max(eigenvalues)
         eigenvalues = ops.where(eigenvalues > noise, eigenvalues, 0.0)
         rank = rank_of_spectrum(ops.sqrt(ops.maximum(eigenvalues, 0.0)))
-        self.latest.assign(rank)
+        # A sum: what is returned must not lie in the buffer of a variable, which JAX
+        # gives away with the next step, of evaluation too.
+        self.latest.assign(rank + 0.0)
         return rank
 
     def reset_state(self):
