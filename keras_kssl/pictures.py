@@ -25,13 +25,17 @@ def draw_curves(metrics_csv, path, title=""):
     names.remove("epoch")
     # The loss first, then by name, so that pictures of two runs compare at a glance.
     names.sort(key=lambda name: (name != "loss", name))
-    epochs = [int(row["epoch"]) + 1 for row in rows]
+    epochs = np.array([int(row["epoch"]) + 1 for row in rows])
     columns = min(4, len(names))
     num_rows = -(-len(names) // columns)
     figure = _figure(3.2 * columns, 2.4 * num_rows)
     for i, name in enumerate(names, start=1):
         axes = figure.add_subplot(num_rows, columns, i)
-        axes.plot(epochs, [float(row[name]) for row in rows], color="#1f5fa8")
+        values = np.array([float(row[name]) for row in rows])
+        known = ~np.isnan(values)
+        # Epochs that were not measured lie between the points.
+        marker = None if known.all() else "."
+        axes.plot(epochs[known], values[known], color="#1f5fa8", marker=marker)
         axes.set_title(name.replace("_", " "), fontsize=10)
         axes.set_xlabel("epoch", fontsize=8)
         axes.tick_params(labelsize=8)

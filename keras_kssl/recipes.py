@@ -5,6 +5,7 @@ This file loads no deep-learning framework, so that the command line answers at 
 
 import dataclasses
 import json
+import math
 import pathlib
 import typing
 from typing import Literal
@@ -59,6 +60,9 @@ _EPOCHS = {False: (5, 100), True: (10, 800)}
 _LARGEST_SIZE = {False: 96, True: 224}
 _AUTO_CIFAR_STEM_BELOW = 64
 _MANY_IMAGES = 100_000
+# Judgements in a run, each of which costs a pass over the labelled images.
+_JUDGEMENTS = 10
+_FEWEST_JUDGED_EPOCHS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +98,9 @@ class Recipe:
     """Labelled images that the judges (kNN, linear probe) learn from."""
     eval_test: str | None = None
     """Labelled images on which accuracy is measured, before and after."""
+    eval_every: int | None = None
+    """Epochs from one kNN judgement to the next while it trains; 0 for none. Default:
+    about ten judgements in a run, none in runs of fewer than 5 epochs."""
 
     encoder: Encoder | None = None
     """Architecture of the encoder. Default: resnet10 on CPUs; otherwise resnet18, or
@@ -177,6 +184,10 @@ class Recipe:
     jit_compile: bool | None = None
     """Whether to compile the step by XLA. Default: on JAX yes; on TensorFlow where
     there is a GPU or TPU."""
+    steps_per_execution: int | None = None
+    """Steps taken between two looks at the progress, which saves time where steps are
+    short; must divide the steps of an epoch. Default: 1; on TPUs the largest divisor
+    up to 50."""
     seed: int = 0
     """The one seed: weights, order, augmentation, random features, judges."""
 
@@ -196,7 +207,9 @@ class Recipe:
             ("limit", 2),
             ("size", 1),
             ("epochs", 1),
+            ("steps_per_execution", 1),
             ("num_features", 1),
+            ("eval_every", 0),
             ("seed", 0),
         ):
             value = getattr(self, name)
@@ -251,19 +264,20 @@ class Recipe:
                 rule,
                 self.projector,
             )
-        check_that(
-            (self.eval_train is None) or self.eval_test is not None,
-            "recipe",
-            "eval_test",
-            "given where `eval_train` is",
-            self.eval_test,
-        )
+        for name in ("eval_train", "eval_every"):
+            check_that(
+                not getattr(self, name) or self.eval_test is not None,
+                "recipe",
+                "eval_test",
+                f"given where `{name}` is",
+                self.eval_test,
+            )
 
     def resolved(self, facts):
         """The same recipe with its defaults written out, for this data and machine.
 
-        Left open are `mean` and `std` (the data's channels tell), `jit_compile` (the
-        backend does) and what is optional.
+        Left open are `mean` and `std` (the data's channels tell), `jit_compile` and
+        `steps_per_execution` (backend and devices do) and what is optional.
         """
         machine = facts.has_accelerator
         batch_size = self.batch_size or _default_batch_size(facts.count)
@@ -283,6 +297,7 @@ class Recipe:
             "optimizer": "adam" if is_short else "lars",
             "crop_min": min(0.2 if is_short else 0.08, self.crop_max),
             "target": not is_short,
+            "eval_every": self._judgement_interval(epochs),
             "invariance_weight": _SFRIK_PAIR_WEIGHT / batch_size,
             "weight_per_pair": self.invariance_weight is None,
         }
@@ -300,6 +315,11 @@ class Recipe:
             is_small = size < _AUTO_CIFAR_STEM_BELOW
             chosen["stem"] = "cifar" if is_small else "imagenet"
         return dataclasses.replace(self, **chosen)
+
+    def _judgement_interval(self, epochs):
+        if self.eval_test is None or epochs < _FEWEST_JUDGED_EPOCHS:
+            return 0
+        return math.ceil(epochs / _JUDGEMENTS)
 
     def differences(self, other, names=None):
         """Options that are others there: (here, there) by name.

@@ -229,6 +229,29 @@ def uniformity(z, scale=2.0):
     return ops.log(ops.maximum(pairs / (num_rows * (num_rows - 1.0)), 1e-30))
 
 
+def spread(z):
+    """Mean standard deviation of the coordinates, as a share of the uniform law's.
+
+    1 for embeddings that are uniform on the sphere, 0 for collapsed ones. Formula, with
+    σ_j the standard deviation (over n, not n - 1) of coordinate j: Σ_j σ_j / √d.
+    O(n d).
+
+    Args:
+        z: embeddings (n, d) of unit length.
+
+    >>> import numpy as np
+    >>> float(spread(np.array([[0.0, 1.0], [0.0, -1.0], [1.0, 0.0], [-1.0, 0.0]])))
+    1.0
+    """
+    z = at_least_float32(z)
+    n, dim = _num_rows(z), ops.cast(ops.shape(z)[1], z.dtype)
+    # Centred before it is squared: near collapse the difference of two sums is all
+    # rounding error.
+    centred = z - replicas.global_sum(ops.sum(z, axis=0)) / n
+    variances = replicas.global_sum(ops.sum(ops.square(centred), axis=0)) / n
+    return ops.sum(ops.sqrt(variances)) / ops.sqrt(dim)
+
+
 def effective_rank(z):
     """Effective rank (RankMe): exp of the entropy of the normalised singular values.
 

@@ -6,14 +6,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kssl import callbacks
+from keras_kssl import callbacks, progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """Each look at the clock is a second after the one before."""
     ticks = itertools.count()
-    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(ticks)))
 
 
 def started(epochs=2, steps=3, **options):
@@ -48,7 +48,7 @@ def test_steps_count_once_over_epochs_and_where_several_run_at_a_time(clock):
 
 
 def test_an_epoch_ends_in_one_line_of_loss_metrics_and_rate(clock):
-    bar, lines = started(metrics=("hsic_zy", "absent"))
+    bar, lines = started(metrics=("hsic_zy", "absent", "val_knn_20"))
     bar.on_epoch_begin(1)
     for batch in range(3):
         bar.on_train_batch_end(batch, {"loss": 1.0})
@@ -57,6 +57,18 @@ def test_an_epoch_ends_in_one_line_of_loss_metrics_and_rate(clock):
     # Three steps of 10 images in four looks at the clock.
     assert lines == ["epoch 2/2  loss 0.500  hsic zy 0.250  8 images/s"]
     assert bar.seconds_per_epoch == [4.0]
+
+
+def test_what_was_not_measured_is_left_out_but_not_a_lost_loss(clock):
+    bar, lines = started(metrics=("val_knn_20",))
+    bar.on_epoch_begin(0)
+    bar.on_train_batch_end(2, {"loss": 1.0})
+    bar.on_epoch_end(0, {"loss": 0.5, "val_knn_20": np.nan})
+    bar.on_epoch_end(0, {"loss": np.nan, "val_knn_20": 0.25})
+    bar.on_train_end()
+    assert "  loss 0.500  " in lines[0]
+    assert "knn" not in lines[0]
+    assert "  loss nan  val knn 20 0.250  " in lines[1]
 
 
 class Waiting:

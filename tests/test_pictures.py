@@ -35,6 +35,18 @@ def test_curves_show_each_column_over_the_epochs_loss_first(tmp_path, figures):
         assert len(np.unique(np.asarray(image))) > 2
 
 
+def test_epochs_that_were_not_measured_are_left_out_of_a_curve(tmp_path, figures):
+    csv = tmp_path / "metrics.csv"
+    rows = "0,3.0,nan\n1,2.0,0.25\n2,2.0,nan\n3,1.0,0.5\n"
+    csv.write_text("epoch,loss,val_knn_20\n" + rows)
+    pictures.draw_curves(csv, tmp_path / "curves.png")
+    loss, accuracy = (panel.lines[0] for panel in figures[0].axes)
+    np.testing.assert_array_equal(loss.get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(accuracy.get_xdata(), [2, 4])
+    np.testing.assert_array_equal(accuracy.get_ydata(), [0.25, 0.5])
+    assert accuracy.get_marker() == "."
+
+
 def test_curves_of_a_single_epoch_are_drawn(tmp_path, figures):
     csv = tmp_path / "metrics.csv"
     csv.write_text("epoch,loss\n0,3.0\n")

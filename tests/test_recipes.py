@@ -13,7 +13,15 @@ METHODS = ("ssl_hsic", "sfrik")
 every_method = pytest.mark.parametrize("method", METHODS)
 # What stays None in a resolved recipe: it is optional, or the data's channels or the
 # backend tell.
-OPEN = {"limit", "eval_train", "eval_test", "mean", "std", "jit_compile"}
+OPEN = {
+    "limit",
+    "eval_train",
+    "eval_test",
+    "mean",
+    "std",
+    "jit_compile",
+    "steps_per_execution",
+}
 # A hundred steps of 256 images in an epoch.
 CPU = Facts(count=25_600, shorter_side=80, has_accelerator=False)
 GPU = Facts(count=25_600, shorter_side=80, has_accelerator=True)
@@ -179,6 +187,21 @@ def test_warmup_takes_a_tenth_of_a_run_and_at_most_10_epochs(epochs, warmup):
     assert Recipe(epochs=epochs).resolved(CPU).warmup_epochs == warmup
 
 
+@pytest.mark.parametrize(
+    ("epochs", "every"), [(4, 0), (5, 1), (10, 1), (11, 2), (26, 3), (100, 10)]
+)
+def test_runs_with_a_test_set_are_judged_about_ten_times(epochs, every):
+    recipe = Recipe(epochs=epochs, eval_test="builtin:digits:test")
+    assert recipe.resolved(CPU).eval_every == every
+    assert 5 <= -(-epochs // every) <= 10 if every else epochs < 5
+    chosen = dataclasses.replace(recipe, eval_every=7)
+    assert chosen.resolved(CPU).eval_every == 7
+    never = dataclasses.replace(recipe, eval_every=0)
+    assert never.resolved(CPU).eval_every == 0
+    without = dataclasses.replace(recipe, eval_test=None)
+    assert without.resolved(CPU).eval_every == 0
+
+
 @pytest.mark.parametrize("length", [FEW_STEPS, MANY_STEPS])
 def test_what_is_chosen_stays_even_where_it_is_zero(length):
     chosen = {
@@ -295,10 +318,11 @@ def test_unknown_option_in_a_file_is_named_with_the_nearest():
         ("projector", ()),
         ("projector", (1,)),
         ("eval_train", "builtin:digits"),
+        ("eval_every", 1),
     ],
 )
 def test_values_out_of_range_are_refused_when_the_recipe_is_made(option, value):
-    named = "eval_test" if option == "eval_train" else option
+    named = "eval_test" if option.startswith("eval_") else option
     with pytest.raises(ValueError, match=f"recipe: `{named}` must be"):
         Recipe(**{option: value})
 
@@ -313,7 +337,13 @@ def test_bounds_that_hang_on_other_options_hold_for_chosen_and_for_default_ones(
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("epochs", 1.5), ("num_features", None), ("batch_size", "64"), ("seed", True)],
+    [
+        ("epochs", 1.5),
+        ("num_features", None),
+        ("batch_size", "64"),
+        ("seed", True),
+        ("eval_every", 1.5),
+    ],
 )
 def test_wrong_kinds_are_refused_when_the_recipe_is_made(option, value):
     with pytest.raises(TypeError, match=f"recipe: `{option}` must be an integer"):

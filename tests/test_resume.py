@@ -156,6 +156,18 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert_same_run(out, undisturbed(name))
 
 
+def test_steps_taken_together_stop_and_go_on_together(photos, tmp_path, monkeypatch):
+    recipe = recipe_of(photos, batch_size=4, epochs=2, steps_per_execution=3)
+    pretrain(recipe, tmp_path / "whole")
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, send(signal.SIGTERM))
+        with pytest.raises(pretraining.RunInterrupted, match="step 3 of 12"):
+            pretrain(recipe, out)
+    pretrain(None, out, resume=True)
+    assert_same_run(out, state(tmp_path / "whole"))
+
+
 def test_a_run_that_was_done_only_writes_its_results_again(photos, tmp_path):
     out = tmp_path / "run"
     pretrain(recipe_of(photos), out)
@@ -412,6 +424,7 @@ def test_lines_count_the_epochs_of_the_whole_run(photos, tmp_path, monkeypatch):
             pretrain(recipe_of(photos), out)
     _, lines = pretrain(None, out, resume=True)
     assert sum("epoch 2/3  loss" in line for line in lines) == 1
+    assert "1 device, cpu:0: batch 8" in lines
 
 
 @pytest.mark.parametrize("name", ["gs://bucket/run", "gs:/bucket/run"])
@@ -442,6 +455,92 @@ def test_half_precision_and_lars_go_on_to_the_same_weights(
             pretrain(recipe, out)
     pretrain(None, out, resume=True)
     assert_same_run(out, state(tmp_path / "whole"))
+
+
+def test_judging_on_the_way_changes_no_weight_and_goes_on_to_the_same_metrics(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "labelled.npz"
+    images = np.random.default_rng(0).integers(0, 256, (30, 17, 17, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(30) % 3)
+    recipe = dataclasses.replace(
+        recipe_of(""), data=f"npz:{path}", eval_test=f"npz:{path}", epochs=5
+    )
+    never = dataclasses.replace(recipe, eval_every=0)
+    recipe = dataclasses.replace(recipe, eval_every=2)
+    _, lines = pretrain(recipe, tmp_path / "whole")
+    assert [line.count("val knn 20 0.") for line in lines if "epoch " in line][:5] == [
+        0,
+        1,
+        0,
+        1,
+        1,
+    ]
+    pretrain(never, tmp_path / "never")
+    judged, unjudged = state(tmp_path / "whole"), state(tmp_path / "never")
+    for key, array in unjudged[0].items():
+        np.testing.assert_array_equal(judged[0][key], array)
+    assert "val_knn_20" in judged[1]
+    assert "val_knn_20" not in unjudged[1]
+    out = tmp_path / "run"
+    # In the middle of an epoch and at the end of one: there nothing is judged besides.
+    for step in (4, 5):
+        with monkeypatch.context() as patch:
+            stop_at(patch, step, send(signal.SIGTERM))
+            with pytest.raises(pretraining.RunInterrupted):
+                pretrain(recipe, out, resume=out.exists())
+    summary, _ = pretrain(None, out, resume=True)
+    assert_same_run(out, judged)
+    assert 0.0 <= summary["last_epoch"]["val_knn_20"] <= 1.0
+
+
+def collapse_at(monkeypatch, step):
+    """Lets the monitor of a run find something at a step."""
+    usual = training.callbacks.CollapseMonitor.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        usual(self, batch, logs)
+        self.seen = getattr(self, "seen", 0) + 1
+        if self.seen == step:
+            self.found["total"] = "For long all embeddings have been equal."
+            self.say(self.found["total"])
+
+    monkeypatch.setattr(
+        training.callbacks.CollapseMonitor, "on_train_batch_end", on_train_batch_end
+    )
+
+
+def test_collapse_is_a_warning_unless_the_run_is_to_stop_then(
+    photos, tmp_path, monkeypatch, undisturbed
+):
+    recipe, out = recipe_of(photos, estimator="gram"), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        collapse_at(patch, 4)
+        pretrain(recipe, tmp_path / "warned")
+        log = (tmp_path / "warned" / "log.txt").read_text()
+        assert "warning: For long all embeddings have been equal.\n" in log
+        assert_same_run(tmp_path / "warned", undisturbed("gram"))
+        words = r"For long all .*equal\. Start a new run.*step 4 of 9\. .*--resume"
+        with pytest.raises(pretraining.RunFailed, match=words):
+            pretrain(recipe, out, stop_on_collapse=True)
+    pretrain(None, out, resume=True)
+    assert_same_run(out, undisturbed("gram"))
+
+
+def test_a_command_that_stops_on_collapse_fails_in_one_sentence(
+    photos, tmp_path, monkeypatch, capsys
+):
+    collapse_at(monkeypatch, 2)
+    out = tmp_path / "run"
+    arguments = ["pretrain", "--data", f"folder:{photos}", "--out", str(out)]
+    arguments += ["--width", "0.125", "--projector", "16", "8", "--size", "16"]
+    arguments += ["--batch-size", "8", "--epochs", "1", "--stop-on-collapse"]
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("kssl: For long all embeddings have been equal. ")
+    assert said.count("\n") == 1
+    assert said in (out / "log.txt").read_text()
+    assert Checkpoints(out / "checkpoints").steps() == [2]
 
 
 def test_a_second_process_is_refused(photos, tmp_path):

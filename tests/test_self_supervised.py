@@ -208,6 +208,16 @@ def test_averaged_encoder_is_the_weighted_mean_of_all_steps(kind, decay):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_reading_the_averaged_encoder_leaves_the_model_as_it_is():
+    model = make_model(target_decay=0.5, average_decay=0.9)
+    step(model)
+    before = arrays_of(model.variables)
+    model.averaged_encoder()
+    assert int(model.averaged_steps) == 0
+    for a, b in zip(before, arrays_of(model.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_settling_twice_changes_nothing():
     model = make_model(target_decay=0.5)
     step(model)
@@ -472,6 +482,7 @@ def test_probe_never_changes_the_encoder(kind):
         step(plain, seed=k)
         logs = step(probed, seed=k, labels=labels)
     names = {"ssl_loss", "probe_loss", "probe_accuracy", "alignment", "uniformity"}
+    names |= {"spread", "gradient_norm"}
     assert {*names, "loss", "effective_rank", *probed.objective.term_names} <= set(logs)
     total = float(logs["ssl_loss"]) + float(logs["probe_loss"])
     assert float(logs["loss"]) == pytest.approx(total, rel=1e-5)
@@ -560,6 +571,8 @@ def test_evaluation_gives_the_objective_and_the_statistics_of_all_batches():
         "loss": np.mean([float(loss) for loss in losses]),
         "alignment": np.mean(np.sum((units[0] - units[1]) ** 2, axis=1)),
         "uniformity": np.mean(np.log(potentials)),
+        "spread": np.mean([units[0][half].std(axis=0).mean() for half in halves])
+        * 5**0.5,
         "effective_rank": np.exp(-np.sum(share * np.log(share))),
     }
     for name, value in expected.items():

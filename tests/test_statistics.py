@@ -265,6 +265,26 @@ def test_alignment_and_uniformity_equal_their_definitions():
     assert value == pytest.approx(np.log(np.mean(potentials)), rel=1e-4)
 
 
+def test_spread_is_that_of_the_coordinates_from_0_to_1():
+    z = unit_vectors(31, 7)
+    expected = np.mean([np.std(column) for column in z.T.astype("float64")]) * 7**0.5
+    assert float(statistics.spread(z)) == pytest.approx(expected, rel=1e-5)
+    uniform = unit_vectors(20_000, 16)
+    assert float(statistics.spread(uniform)) == pytest.approx(1.0, abs=5e-3)
+    assert float(statistics.spread(np.tile(z[:1], (9, 1)))) < 1e-6
+    # A common direction takes its share: variances sum to 1 - ||mean||².
+    tilted = np.concatenate([uniform, np.ones((20_000, 1), "float32")], axis=1)
+    spread = float(statistics.spread(statistics.unit_rows(tilted)))
+    assert spread == pytest.approx(16 / 17 * 0.5**0.5 * (17 / 16) ** 0.5, abs=5e-3)
+
+
+def test_spread_of_nearly_equal_embeddings_is_no_rounding_error():
+    rng = np.random.default_rng(0)
+    z = 1.0 / 4.0 + 1e-5 * rng.normal(size=(64, 16)).astype("float32")
+    expected = np.mean(z.astype("float64").std(axis=0)) * 4.0
+    assert float(statistics.spread(z)) == pytest.approx(expected, rel=1e-2)
+
+
 def test_effective_rank_counts_directions():
     assert float(
         statistics.effective_rank(np.ones((9, 4), "float32"))

@@ -13,14 +13,14 @@ PACKAGE = ROOT / "keras_kssl"
 # Each file imports from the lines above its own, from its own folder, and from what
 # stands behind it in EXTRA.
 LAYERS = (
-    ("_checks", "_seeds", "replicas"),
-    ("_files",),
+    ("_checks", "_seeds", "_versions", "replicas"),
+    ("_files", "progress"),
     ("kernels",),
     ("statistics", "augment.image_ops"),
     ("objectives", "optimizers", "augment", "checkpoints"),
     ("models", "distribution"),
-    ("data", "evaluation", "callbacks", "export", "pictures"),
-    ("recipes", "preview", "doctor"),
+    ("data", "evaluation", "export", "pictures"),
+    ("recipes", "preview", "doctor", "callbacks"),
     ("pretraining",),
     ("inspection", "report"),
     ("cli",),

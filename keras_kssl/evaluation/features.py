@@ -100,6 +100,12 @@ def feature_batches(encoder, source, batch_size, start=0, stop=None):
         yield indices, _as_vectors(_infer(encoder, images))[: len(indices)]
 
 
+def unit_rows(x):
+    """Rows scaled to unit length; those that are all zero stay so."""
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(norms > 0, norms, 1)
+
+
 def check_features(caller, argument, features):
     """Features (n, d) as float32, or float64 where they are; refuses NaN and inf."""
     features = np.asarray(features)
@@ -162,11 +168,8 @@ def check_widths(caller, train_x, test_x):
         )
 
 
-def labelled_features(caller, encoder, train, test, batch_size=256, size=None):
-    """Features and labels of the training and the test set, labels checked first.
-
-    Labels of the test set are in the class numbers of the training set.
-    """
+def labelled_sources(caller, train, test):
+    """Sources of a labelled training and test set, checked without reading images."""
     sources = {"train": open_source(train), "test": open_source(test)}
     for argument, source in sources.items():
         if source.labels is None:
@@ -175,9 +178,17 @@ def labelled_features(caller, encoder, train, test, batch_size=256, size=None):
                 f"{argument}={source!r}. Pass (images, labels), or a file with "
                 "`labels`."
             )
-    train, test = sources.values()
+    labels_like(sources["test"], sources["train"], caller=caller)
+    return sources["train"], sources["test"]
+
+
+def labelled_features(caller, encoder, train, test, batch_size=256, size=None):
+    """Features and labels of the training and the test set, labels checked first.
+
+    Labels of the test set are in the class numbers of the training set.
+    """
     # What is wrong with classes is found before the work of extraction.
-    labels_like(test, train, caller=caller)
+    train, test = labelled_sources(caller, train, test)
     train_x, train_y = extract_features(encoder, train, batch_size, size)
     test_x, test_y = extract_features(encoder, test, batch_size, size)
     return train_x, train_y, test_x, labels_like(test, train, test_y, caller)

@@ -6,16 +6,18 @@ from keras import ops
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_number, check_that
 from keras_kssl._seeds import SavesSeedState
+from keras_kssl.models.fitting import FitsBatches
+from keras_kssl.models.gradients import GradientNorm
 from keras_kssl.models.layers import normalize_by_global_batch
 from keras_kssl.models.metrics import EffectiveRank
-from keras_kssl.statistics import alignment, uniformity, unit_rows
+from keras_kssl.statistics import alignment, spread, uniformity, unit_rows
 
 # Rows of a batch, from so many to twice as many, on which uniformity, quadratic in
 # them, is watched.
 _WATCHED_ROWS = 512
 
 
-class SelfSupervisedModel(SavesSeedState, keras.Model):
+class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
     """Trains an encoder without labels by an objective on several views per image.
 
     `fit` takes batches of images (B, H, W, C), uint8 or float in [0, 1], from which
@@ -24,9 +26,10 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
     views. Labels, if there are any, train the online probe only. Called on images,
     and in `predict`, the model returns the encoder's features.
 
-    Metrics: `loss`, the terms of the objective, `alignment`, `uniformity` and
-    `effective_rank` of the embeddings, and with a probe `ssl_loss` (the objective
-    alone), `probe_loss` and `probe_accuracy`.
+    Metrics: `loss`, the terms of the objective, `alignment`, `uniformity`, `spread` and
+    `effective_rank` of the embeddings, in training `gradient_norm`, the norm of the
+    gradient of all trainable variables together, and with a probe `ssl_loss` (the
+    objective alone), `probe_loss` and `probe_accuracy`.
 
     Args:
         encoder: a Keras model from images to feature maps or vectors; feature maps
@@ -76,7 +79,7 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.pool = keras.layers.GlobalAveragePooling2D(dtype="float32")
-        names = [*objective.term_names, "alignment", "uniformity"]
+        names = [*objective.term_names, "alignment", "uniformity", "spread"]
         if probe_classes is not None:
             check_integer(caller, "probe_classes", probe_classes, minimum=2)
             self.probe = keras.layers.Dense(probe_classes, dtype="float32")
@@ -104,6 +107,7 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         if probe_classes is not None:
             self.probe.build(features_shape)
         self.rank = EffectiveRank(self.embeddings_shape[-1])
+        self.gradient_norm = GradientNorm()
         # Steps begun, and steps whose parameters are in the averages.
         self.steps, self.averaged_steps = (
             self.add_weight((), "zeros", dtype="int32", trainable=False, name=name)
@@ -125,6 +129,16 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         """Training steps that were taken, an integer; not for use inside a step."""
         return int(ops.convert_to_numpy(self.steps))
 
+    @property
+    def num_embeddings(self):
+        """Embeddings per image that the objective sees."""
+        return 2 if self.augment is None else self.augment.num_views
+
+    @property
+    def collapse_loss(self):
+        """Loss where all embeddings are equal, such as -1; `None` if not known."""
+        return self.objective.collapse_loss(self.num_embeddings)
+
     def call(self, images, training=False):
         """Features (B, num_features); with `training=True` the embeddings of all views
         and the features of the first, as `compute_loss` wants them."""
@@ -142,29 +156,12 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         if auto_scale_loss and self._scales_loss and not isinstance(optimizer, scaled):
             optimizer = scaled(optimizer, name="loss_scale_optimizer")
         super().compile(optimizer, *args, **options)
+        self.gradient_norm.watch(optimizer)
 
     def compile_from_config(self, config):
         # Keras leaves this to models with a `compile` of their own.
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
-
-    def fit(self, x=None, *args, steps_per_epoch=None, **options):
-        """`keras.Model.fit`, which also takes the batches of `data.load`."""
-        if not hasattr(x, "feed"):
-            return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **options)
-        if steps_per_epoch is None:
-            steps_per_epoch = x.steps_per_epoch
-        options.setdefault("shuffle", False)
-        options["steps_per_epoch"] = steps_per_epoch
-        try:
-            strategy = getattr(self, "distribute_strategy", None)
-            return super().fit(x.feed(self.augment, strategy), *args, **options)
-        except Exception:
-            x.raise_failure()
-            raise
-        finally:
-            # A generator that nobody closes would keep its thread.
-            x.stop()
 
     def features(self, images, training=False):
         """Encoder's features of images, or of the first view, as float32 vectors."""
@@ -215,19 +212,33 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         return loss / replicas.count()
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        del x, y, y_pred, sample_weight
+        del x, y, sample_weight
+        metrics = list(self.metrics)
+        # What `call` returns in a training step, and in no other.
+        if isinstance(y_pred, dict):
+            self.gradient_norm.update_state()
+        else:
+            metrics.remove(self.gradient_norm)
         # Called inside the compiled step, where the spectrum would cost too much;
         # between epochs Keras calls get_metrics_result, which computes it.
         results = {
             metric.name: ops.copy(metric.latest)
             if metric is self.rank
             else metric.result()
-            for metric in self.metrics
+            for metric in metrics
         }
         if not replicas.is_multi_worker():
             return results
         # Keras takes the mean over the first axis of what all workers return.
         return {name: ops.reshape(value, (1,)) for name, value in results.items()}
+
+    def get_metrics_result(self):
+        """Values of all metrics by name; without steps, as in evaluation, there is no
+        `gradient_norm`."""
+        results = super().get_metrics_result()
+        if self.gradient_norm.is_empty:
+            results.pop(self.gradient_norm.name)
+        return results
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # All but the optimizer is built since the constructor. Under a strategy Keras
@@ -258,15 +269,19 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
     def averaged_encoder(self):
         """A copy of the encoder with averaged parameters and current BN statistics.
 
-        Before the first step, and with `average_decay=None`, a plain copy.
+        Before the first step, and with `average_decay=None`, a plain copy. The model
+        stays as it is, to the last bit.
         """
-        self.settle_averages()
         encoder = copy_layer(self.encoder, self.view_shape)
         if self.averages and self.num_steps > 0:
+            # Settled aside: step by step and compiled, the last digit may differ.
+            with keras.StatelessScope() as scope:
+                self.settle_averages()
             for variable, average in zip(
                 encoder.trainable_variables, self.averages, strict=True
             ):
-                variable.assign(ops.convert_to_numpy(average))
+                value = scope.get_current_value(average)
+                variable.assign(ops.convert_to_numpy(value))
         return encoder
 
     def save_own_variables(self, store):
@@ -284,6 +299,7 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         z_1, z_2 = (unit_rows(ops.stop_gradient(z)) for z in embeddings[:2])
         self.means["alignment"].update_state(alignment(z_1, z_2))
         self.means["uniformity"].update_state(uniformity(z_1[:: _stride(z_1.shape[0])]))
+        self.means["spread"].update_state(spread(z_1))
         self.rank.update_state(z_1)
 
     def _probe_loss(self, features, labels):

@@ -110,6 +110,10 @@ class SSLHSIC(SelfSupervisedModel):
             for variable in layer.trainable_variables:
                 variable.trainable = False
 
+    @property
+    def num_embeddings(self):
+        return super().num_embeddings * (2 if self.target else 1)
+
     def embed(self, views, training):
         outputs = super().embed(views, training)
         if not self.target:

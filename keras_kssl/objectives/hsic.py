@@ -214,6 +214,11 @@ class HSIC(SavesSeedState, Objective):
             name=name,
         )
 
+    def collapse_loss(self, num_views):
+        anywhere = ops.ones((1, 1))
+        similarity = self._current_kernel()(anywhere, anywhere)
+        return -float(ops.convert_to_numpy(similarity)[0, 0]) / (num_views - 1)
+
     @property
     def term_names(self):
         names = ("hsic_zy", "hsic_zy_unbiased", "hsic_zz")

@@ -32,6 +32,14 @@ class Objective(keras.layers.Layer, abc.ABC):
     def term_names(self):
         """Names of the terms beside "loss", in the order of their display."""
 
+    def collapse_loss(self, num_views):
+        """Loss of embeddings that are all equal, a number; `None` if it is not known.
+
+        Args:
+            num_views: embeddings per image.
+        """
+        del num_views
+
     def call(self, embeddings, training=False):
         return self.terms(embeddings, training=training)["loss"]
 

@@ -71,6 +71,9 @@ class SFRIK(Objective):
         loss = self.invariance_weight * invariance + self.mmd_weight * mmd
         return {"loss": loss, "invariance": invariance, "mmd": mmd}
 
+    def collapse_loss(self, num_views):
+        return self.mmd_weight * sum(self.coefficients)
+
     @property
     def term_names(self):
         return ("invariance", "mmd")

@@ -84,9 +84,20 @@ def explained(run, interruption):
         ) from error
 
 
+def collapsed(run, reason):
+    """The end of a run that was to stop where embeddings collapse."""
+    return RunFailed(
+        f"{reason} Start a new run with other settings. {last_checkpoint(run)} To go "
+        f"on all the same, without --stop-on-collapse: {_resume_command(run)}"
+    )
+
+
 def how_to_go_on(run):
-    out = shlex.quote(str(run.folder.path))
-    return f"{last_checkpoint(run)} Go on: kssl pretrain --resume --out {out}"
+    return f"{last_checkpoint(run)} Go on: {_resume_command(run)}"
+
+
+def _resume_command(run):
+    return f"kssl pretrain --resume --out {shlex.quote(str(run.folder.path))}"
 
 
 def last_checkpoint(run):

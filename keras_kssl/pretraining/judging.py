@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_kssl import data, evaluation
+from keras_kssl import callbacks, data, evaluation
 from keras_kssl._checks import check_that
 from keras_kssl._seeds import derived_seed
 from keras_kssl.evaluation.features import labelled_features
@@ -59,6 +59,17 @@ class Judges:
         """The `Judgement` of an encoder."""
         features = self._features(encoder, self._size)
         return Judgement(score_features(*features, seed=self._seed), *features[2:])
+
+    def online(self, every, epochs):
+        """A callback that judges while training goes on, every so many epochs."""
+        return callbacks.OnlineKNN(
+            self.train,
+            self.test,
+            k=NEIGHBOURS,
+            every=every,
+            size=self._size,
+            total_epochs=epochs,
+        )
 
     def raw_pixels(self):
         """Accuracies of the kNN vote on the images as they are."""

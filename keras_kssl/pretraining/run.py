@@ -9,9 +9,10 @@ import keras
 
 from keras_kssl import checkpoints, export
 from keras_kssl._checks import check_number, check_that
-from keras_kssl.distribution import Distribution
+from keras_kssl._versions import versions
+from keras_kssl.distribution import choose
 from keras_kssl.pretraining import failures, showing
-from keras_kssl.pretraining.folder import RunFolder, versions
+from keras_kssl.pretraining.folder import RunFolder
 from keras_kssl.pretraining.interruption import Interruption
 from keras_kssl.pretraining.judging import describe_scores
 from keras_kssl.pretraining.preparing import continued, prepare
@@ -34,6 +35,8 @@ class Run:
         overwrite: whether a run that is there is deleted.
         resume: whether a run that is there is gone on with.
         checkpoint_seconds: time between two checkpoints. Default 300.
+        stop_on_collapse: whether the run ends, with a checkpoint, when
+            `callbacks.CollapseMonitor` finds that it is in vain. Default: it warns.
         distribution: `distribution.Distribution` that it trains under. Default: one
             device.
         asked: with `resume`, names of the recipe's options that must be the run's own.
@@ -54,15 +57,17 @@ class Run:
         overwrite=False,
         resume=False,
         checkpoint_seconds=300.0,
+        stop_on_collapse=False,
         distribution=None,
         asked=None,
         say=print,
     ):
         self._say = say
-        self.distribution = distribution or Distribution()
+        self.distribution = distribution or choose("none")
         self.checkpoint_seconds = check_number(
             "pretrain", "checkpoint_seconds", checkpoint_seconds, 0.0
         )
+        self.stop_on_collapse = stop_on_collapse
         check_that(
             not (overwrite and resume),
             "pretrain",
