@@ -18,6 +18,7 @@ __all__ = [
     "optimizers",
     "pretraining",
     "recipes",
+    "report",
     "statistics",
 ]
 

@@ -1,6 +1,7 @@
 """What is in a source of images, and what training on it would cost."""
 
 import collections
+import dataclasses
 import hashlib
 import sys
 import time
@@ -120,8 +121,9 @@ def _cost(source, recipe):
     """Lines on time and memory, measured on a few steps with the defaults."""
     recipe = recipe.resolved(facts_of(source))
     batches = data.Batches(source, recipe.batch_size, recipe.seed, with_labels=False)
-    steps = recipe.epochs * batches.steps_per_epoch
-    model = build_model(recipe, source.image_shape[-1], steps)
+    # Otherwise the few steps that are measured might be fewer than are taken at once.
+    recipe = dataclasses.replace(recipe, steps_per_execution=1)
+    model = build_model(recipe, source.image_shape[-1], batches.steps_per_epoch)
     model.fit(batches, steps_per_epoch=1, verbose=0)
     batches = data.Batches(source, recipe.batch_size, recipe.seed, with_labels=False)
     began = time.perf_counter()

@@ -4,6 +4,7 @@ import csv
 import pathlib
 
 import numpy as np
+import threadpoolctl
 
 _MAP_POINTS = 1000
 
@@ -81,7 +82,7 @@ def draw_maps(panels, labels, path, class_names=None, seed=0):
     figure = _figure(5.2 * len(panels) + 1.0, 5.4)
     for i, (title, features) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), i)
-        points = _map(np.asarray(features)[:_MAP_POINTS], seed)
+        points = map_features(np.asarray(features)[:_MAP_POINTS], seed)
         for position, label in enumerate(classes):
             name = str(label) if class_names is None else str(class_names[label])
             axes.scatter(
@@ -102,7 +103,16 @@ def draw_maps(panels, labels, path, class_names=None, seed=0):
     return _write(figure, path)
 
 
-def _map(features, seed):
+def map_features(features, seed=0):
+    """Features, scaled to unit length, in two dimensions: t-SNE.
+
+    Args:
+        features: (n, d), n at least 4.
+        seed: integer seed of the map.
+
+    Returns:
+        Points (n, 2).
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import normalize
@@ -110,11 +120,13 @@ def _map(features, seed):
     count, dim = features.shape
     components = min(50, dim, count - 1)
     features = normalize(features.astype("float64"))
-    reduced = PCA(components, random_state=seed).fit_transform(features)
     perplexity = min(30.0, (count - 1) / 3.0)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        reduced
-    )
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+    # A thousand steps of a few milliseconds: threads save little, and on a busy machine
+    # wait for each other for most of the time.
+    with threadpoolctl.threadpool_limits(1):
+        reduced = PCA(components, random_state=seed).fit_transform(features)
+        return tsne.fit_transform(reduced)
 
 
 def _colour(position):

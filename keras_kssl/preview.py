@@ -32,17 +32,24 @@ def draw(source, policy, path, count=8, seed=0):
     images, shown = batches.images_at(0)
     views = [keras.ops.convert_to_numpy(view) for view in policy(images, seed=seed)]
     if isinstance(images, tuple):
-        originals = [_visible(unit_images(source.decode(i)[0])) for i in shown]
+        originals = [visible(unit_images(source.decode(i)[0])) for i in shown]
     else:
-        originals = [_visible(image) for image in unit_images(images)]
+        originals = [visible(image) for image in unit_images(images)]
     views, originals = [view[:count] for view in views], originals[:count]
-    rows = [originals, *([_visible(view) for view in views_] for views_ in views)]
+    rows = [originals, *([visible(view) for view in views_] for views_ in views)]
     titles = ["image", *(f"view {i}" for i in range(1, len(views) + 1))]
     return pictures.draw_grid(rows, titles, path)
 
 
-def _visible(image):
-    """Three channels that can be looked at: the first three, or one of them thrice."""
+def visible(image):
+    """Three channels of an image that can be looked at.
+
+    Args:
+        image: floats in [0, 1], (H, W, C).
+
+    Returns:
+        Floats in [0, 1], (H, W, 3): the first three channels, or the first one thrice.
+    """
     if image.shape[-1] < 3:
         image = np.repeat(image[..., :1], 3, axis=-1)
     return np.clip(image[..., :3], 0.0, 1.0)

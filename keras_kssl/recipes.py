@@ -184,6 +184,10 @@ class Recipe:
     jit_compile: bool | None = None
     """Whether to compile the step by XLA. Default: on JAX yes; on TensorFlow where
     there is a GPU or TPU."""
+    steps_per_execution: int | None = None
+    """Steps taken between two looks at the progress, which saves time where steps are
+    short; must divide the steps of an epoch. Default: 1; on TPUs the largest divisor
+    up to 50."""
     seed: int = 0
     """The one seed: weights, order, augmentation, random features, judges."""
 
@@ -203,6 +207,7 @@ class Recipe:
             ("limit", 2),
             ("size", 1),
             ("epochs", 1),
+            ("steps_per_execution", 1),
             ("num_features", 1),
             ("eval_every", 0),
             ("seed", 0),
@@ -271,8 +276,8 @@ class Recipe:
     def resolved(self, facts):
         """The same recipe with its defaults written out, for this data and machine.
 
-        Left open are `mean` and `std` (the data's channels tell), `jit_compile` (the
-        backend does) and what is optional.
+        Left open are `mean` and `std` (the data's channels tell), `jit_compile` and
+        `steps_per_execution` (backend and devices do) and what is optional.
         """
         machine = facts.has_accelerator
         batch_size = self.batch_size or _default_batch_size(facts.count)

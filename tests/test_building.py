@@ -8,11 +8,13 @@ import pytest
 from keras import ops
 
 from keras_kssl import augment, models, optimizers
+from keras_kssl.distribution import devices
 from keras_kssl.pretraining import building
 from keras_kssl.recipes import Facts, Recipe
 
 FACTS = Facts(count=80, shorter_side=16, has_accelerator=False)
-TOTAL_STEPS = 50
+STEPS_PER_EPOCH = 5
+TOTAL_STEPS = 10 * STEPS_PER_EPOCH
 # No value is one that some part of the library has by default.
 SHARED = {
     "encoder": "resnet10",
@@ -35,6 +37,7 @@ SHARED = {
     "weight_decay": 1e-3,
     "average_decay": 0.5,
     "jit_compile": False,
+    "steps_per_execution": 5,
     "seed": 3,
 }
 OF_HSIC = {
@@ -58,7 +61,7 @@ METHODS = tuple(RECIPES)
 
 def built(method, channels=3, **changes):
     recipe = dataclasses.replace(RECIPES[method], **changes)
-    return building.build_model(recipe, channels, TOTAL_STEPS)
+    return building.build_model(recipe, channels, STEPS_PER_EPOCH)
 
 
 @pytest.fixture(scope="module")
@@ -201,10 +204,23 @@ def test_step_is_compiled_by_xla_where_it_pays_unless_told_otherwise(monkeypatch
     on_jax = keras.backend.backend() == "jax"
     for has_accelerator, default in ((False, on_jax), (True, True)):
         monkeypatch.setattr(
-            building, "has_accelerator", lambda is_there=has_accelerator: is_there
+            devices, "has_accelerator", lambda is_there=has_accelerator: is_there
         )
         for chosen, expected in ((None, default), (True, True), (False, False)):
             assert built("sfrik", jit_compile=chosen).jit_compile is expected
+
+
+def test_several_steps_at_a_time_divide_an_epoch(of, monkeypatch):
+    assert of["sfrik"].steps_per_execution == 5
+    assert built("sfrik", steps_per_execution=None).steps_per_execution == 1
+    with pytest.raises(ValueError, match=r"divisor .* 5\. Received: .*=4\. Such as 1"):
+        built("sfrik", steps_per_execution=4)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["tpu:0", "tpu:1"])
+    chosen = [
+        building._steps_per_execution(Recipe(), steps_per_epoch)
+        for steps_per_epoch in (120, 100, 53, 7)
+    ]
+    assert chosen == [40, 50, 1, 7]
 
 
 def test_views_too_small_for_the_encoder_are_refused():

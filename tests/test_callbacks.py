@@ -6,16 +6,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kssl import callbacks
+from keras_kssl import callbacks, progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """Each look at the clock is a second after the one before."""
     ticks = itertools.count()
-    monkeypatch.setattr(
-        callbacks.progress.time, "perf_counter", lambda: float(next(ticks))
-    )
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(ticks)))
 
 
 def started(epochs=2, steps=3, **options):

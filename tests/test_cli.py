@@ -77,7 +77,14 @@ def test_run_folder_holds_what_the_documentation_lists(run_folder):
 def test_recipe_of_a_run_is_resolved(run_folder, files):
     recipe = json.loads((run_folder / "recipe.json").read_text())
     left = {name for name, value in recipe.items() if value is None}
-    assert left == {"limit", "eval_train", "jit_compile", "mean", "std"}
+    assert left == {
+        "limit",
+        "eval_train",
+        "jit_compile",
+        "steps_per_execution",
+        "mean",
+        "std",
+    }
     assert recipe["data"] == f"npz:{files / 'good.npz'}"
     assert (recipe["size"], recipe["stem"]) == (16, "cifar")
     assert (recipe["augment"], recipe["learning_rate"]) == ("byol", 2e-3)
@@ -109,10 +116,29 @@ def test_evaluate_finds_what_the_run_reported(run_folder, files, tmp_path, capsy
     out = tmp_path / "new" / "evaluation.json"
     arguments = ["evaluate", str(run_folder), "--train", source, "--test", source]
     assert cli.main([*arguments, "--protocols", "knn", "--out", str(out)]) == 0
-    assert "kNN (k = 20)" in capsys.readouterr().out
-    found = json.loads(out.read_text())["accuracies"]
+    assert "knn, top-1, k=10/20" in capsys.readouterr().out
+    (result,) = json.loads(out.read_text())["results"]
     summary = json.loads((run_folder / "summary.json").read_text())
-    assert found == {"knn_20": summary["accuracies"]["trained"]["knn_20"]}
+    reported = summary["accuracies"]["trained"]["knn_20"]
+    assert result["scores"]["knn_20"]["mean"] == reported
+
+
+def test_settings_and_seeds_of_protocols_are_options(run_folder, files, capsys):
+    source = f"npz:{files / 'good.npz'}"
+    arguments = ["evaluate", str(run_folder), "--train", source, "--test", source]
+    options = ["--protocols", "knn, few-shot", "--seeds", "3,4"]
+    changes = ["--change", "knn.k=3", "few-shot.shots=1,2", "few-shot.draws=2"]
+    assert cli.main([*arguments, *options, *changes]) == 0
+    out = capsys.readouterr().out
+    assert "k=3 (changed)" in out
+    assert "shots=1/2 (changed), draws=2 (changed)" in out
+    found = json.loads((run_folder / "evaluation.json").read_text())
+    knn, few_shot = found["results"]
+    assert list(knn["scores"]) == ["knn_3"]
+    assert few_shot["seeds"] == [3, 4]
+    assert len(few_shot["scores"]["few_shot_2"]["values"]) == 4
+    assert found["train"] == found["test"] == source
+    assert found["versions"]["keras"] == keras.__version__
 
 
 def test_export_writes_the_formats_asked_for(run_folder, tmp_path, capsys):
@@ -305,6 +331,9 @@ def test_recipe_comes_from_flags_or_from_a_file(files, tmp_path, capsys):
         (("--test", "UNLABELLED"), "`test` must have labels"),
         (("--test", "MISSING"), "there is no file"),
         (("--train", "FEW"), "`k` must be at most"),
+        (("--seeds", "0;1"), "`seeds` must be integers separated by commas"),
+        (("--change", "knn=3"), "`change` must be PROTOCOL.SETTING=VALUE"),
+        (("--change", "knn.temperature=hot"), "`temperature` must be a number"),
     ],
 )
 def test_evaluate_refuses_wrong_input(run_folder, files, capsys, options, expected):

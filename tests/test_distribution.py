@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import typing
 
 import keras
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 
 from keras_kssl import distribution, replicas
 from keras_kssl.checkpoints import Checkpoints
-from keras_kssl.distribution import Distribution, Watchdog
+from keras_kssl.cli import training
+from keras_kssl.distribution import Distribution, Watchdog, workers
 from tests.test_replicas import ROOT, free_ports
 
 ON_JAX = keras.backend.backend() == "jax"
@@ -31,6 +33,10 @@ def test_one_device_is_the_default():
     chosen.check_batch(7)
     chosen.check_same("step", 5)
     assert replicas.count() == replicas.num_replicas() == 1
+
+
+def test_kinds_are_those_of_the_command_line():
+    assert typing.get_args(training.Kind) == distribution.KINDS
 
 
 def test_what_is_printed_names_replicas_batches_and_scopes():
@@ -90,14 +96,14 @@ def test_what_a_machine_does_not_have_is_refused(kind, monkeypatch):
 def test_a_wrong_cluster_is_refused(config, words):
     text = config if isinstance(config, str) else json.dumps(config)
     with pytest.raises(ValueError, match=f"`TF_CONFIG` must be .*{words}"):
-        distribution._cluster(text)
+        workers.cluster_of(text)
 
 
 def test_the_chief_of_a_cluster_is_worker_0():
     cluster = {"worker": WORKERS, "chief": ["host9:1"]}
     for task, worker in ((("chief", 0), 0), (("worker", 0), 1), (("worker", 1), 2)):
         config = {"cluster": cluster, "task": {"type": task[0], "index": task[1]}}
-        addresses, found = distribution._cluster(json.dumps(config))
+        addresses, found = workers.cluster_of(json.dumps(config))
         assert (addresses[0], found) == ("host9:1", worker)
 
 
@@ -119,21 +125,21 @@ def test_wrong_variables_for_jax_are_refused(addresses, count, number, monkeypat
         else:
             monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
     with pytest.raises(ValueError, match="need three variables"):
-        distribution._jax_processes()
+        workers.jax_processes()
 
 
 def test_workers_that_all_come_meet_and_one_that_does_not_is_named():
     first, second = free_ports(2)
     addresses = [f"127.0.0.1:{first}", f"127.0.0.1:{second}"]
     with socket.create_server(("127.0.0.1", second)):
-        distribution._meet(addresses, 0, timeout=10.0)
+        workers.meet(addresses, 0, timeout=10.0)
     with pytest.raises(TimeoutError, match=f"no answer from 127.0.0.1:{second}"):
-        distribution._meet(addresses, 0, timeout=0.5)
+        workers.meet(addresses, 0, timeout=0.5)
     with (
         socket.create_server(("", first)),
         pytest.raises(ValueError, match="the port of this worker must be free"),
     ):
-        distribution._meet(addresses, 0, timeout=0.5)
+        workers.meet(addresses, 0, timeout=0.5)
 
 
 def test_a_watchdog_waits_while_something_moves_and_then_ends_the_process(monkeypatch):

@@ -66,15 +66,7 @@ def test_the_library_has_examples():
     assert len(found) >= 20
 
 
-COMMANDS = (
-    cli.Quickstart,
-    cli.Pretrain,
-    cli.Evaluate,
-    cli.Extract,
-    cli.Export,
-    cli.Preview,
-    cli.Doctor,
-)
+COMMANDS = cli.COMMANDS
 
 
 def assert_parses(words, monkeypatch):

@@ -1,5 +1,8 @@
 """Features, weighted kNN and the linear probe, against definitions and references."""
 
+import os
+import pathlib
+import subprocess
 import sys
 import warnings
 
@@ -19,6 +22,7 @@ from keras_kssl.evaluation import (
 )
 from keras_kssl.evaluation.linear import softmax_gradient, train_softmax_regression
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (23, 9, 7, 3)).astype("uint8")
 
@@ -473,3 +477,44 @@ def test_too_few_examples_to_hold_any_out_are_refused():
     x, y = clusters(9)
     with pytest.raises(ValueError, match="at least 10 examples"):
         linear_accuracy(x, y, x, y)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="replicas of tf.distribute"
+)
+def test_two_replicas_share_each_batch_and_give_every_feature_once_and_in_order():
+    code = """
+import numpy as np, tensorflow as tf
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, two)
+import keras
+from keras_kssl.evaluation import extract_features
+
+rows = []
+
+class Rows(keras.layers.Layer):
+    def call(self, images):
+        tf.py_function(lambda x: rows.append(len(x)), [images], [])
+        return keras.ops.mean(images, axis=(1, 2))
+
+images = np.arange(13 * 12).reshape(13, 2, 2, 3).astype("float32") / 156
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    encoder = keras.Sequential([keras.Input((2, 2, 3)), Rows()])
+for batch_size in (1, 2, 7, 256):
+    rows.clear()
+    features, _ = extract_features(encoder, images, batch_size)
+    np.testing.assert_allclose(features, images.mean(axis=(1, 2)), rtol=1e-6)
+    per_replica = -(-min(batch_size, 13) // 2)
+    assert set(rows) == {per_replica}, rows
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

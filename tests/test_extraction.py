@@ -125,8 +125,8 @@ def test_encoders_are_told_apart_by_their_weights():
         models.ResNet(10, width=0.125, stem="cifar", seed=s) for s in (0, 1)
     )
     again = models.ResNet(10, width=0.125, stem="cifar", seed=0)
-    assert extraction._fingerprint(first) == extraction._fingerprint(again)
-    assert extraction._fingerprint(first) != extraction._fingerprint(second)
+    assert extraction.fingerprint(first) == extraction.fingerprint(again)
+    assert extraction.fingerprint(first) != extraction.fingerprint(second)
 
 
 def test_images_of_many_sizes_need_a_size(tmp_path):

@@ -13,7 +13,15 @@ METHODS = ("ssl_hsic", "sfrik")
 every_method = pytest.mark.parametrize("method", METHODS)
 # What stays None in a resolved recipe: it is optional, or the data's channels or the
 # backend tell.
-OPEN = {"limit", "eval_train", "eval_test", "mean", "std", "jit_compile"}
+OPEN = {
+    "limit",
+    "eval_train",
+    "eval_test",
+    "mean",
+    "std",
+    "jit_compile",
+    "steps_per_execution",
+}
 # A hundred steps of 256 images in an epoch.
 CPU = Facts(count=25_600, shorter_side=80, has_accelerator=False)
 GPU = Facts(count=25_600, shorter_side=80, has_accelerator=True)

@@ -156,6 +156,18 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert_same_run(out, undisturbed(name))
 
 
+def test_steps_taken_together_stop_and_go_on_together(photos, tmp_path, monkeypatch):
+    recipe = recipe_of(photos, batch_size=4, epochs=2, steps_per_execution=3)
+    pretrain(recipe, tmp_path / "whole")
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, send(signal.SIGTERM))
+        with pytest.raises(pretraining.RunInterrupted, match="step 3 of 12"):
+            pretrain(recipe, out)
+    pretrain(None, out, resume=True)
+    assert_same_run(out, state(tmp_path / "whole"))
+
+
 def test_a_run_that_was_done_only_writes_its_results_again(photos, tmp_path):
     out = tmp_path / "run"
     pretrain(recipe_of(photos), out)
@@ -412,6 +424,7 @@ def test_lines_count_the_epochs_of_the_whole_run(photos, tmp_path, monkeypatch):
             pretrain(recipe_of(photos), out)
     _, lines = pretrain(None, out, resume=True)
     assert sum("epoch 2/3  loss" in line for line in lines) == 1
+    assert "1 device, cpu:0: batch 8" in lines
 
 
 @pytest.mark.parametrize("name", ["gs://bucket/run", "gs:/bucket/run"])

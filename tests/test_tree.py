@@ -13,8 +13,8 @@ PACKAGE = ROOT / "keras_kssl"
 # Each file imports from the lines above its own, from its own folder, and from what
 # stands behind it in EXTRA.
 LAYERS = (
-    ("_checks", "_seeds", "replicas"),
-    ("_files",),
+    ("_checks", "_seeds", "_versions", "replicas"),
+    ("_files", "progress"),
     ("kernels",),
     ("statistics", "augment.image_ops"),
     ("objectives", "optimizers", "augment", "checkpoints"),
@@ -22,7 +22,7 @@ LAYERS = (
     ("data", "evaluation", "export", "pictures"),
     ("recipes", "preview", "doctor", "callbacks"),
     ("pretraining",),
-    ("inspection",),
+    ("inspection", "report"),
     ("cli",),
 )
 EXTRA = {"evaluation": ("data",)}

@@ -6,6 +6,7 @@ from keras_kssl.augment.policies import (
     auh,
     byol,
     center_crop,
+    crop_flip,
     simclr,
     vicreg,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "auh",
     "byol",
     "center_crop",
+    "crop_flip",
     "image_ops",
     "simclr",
     "vicreg",

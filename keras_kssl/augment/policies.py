@@ -296,6 +296,23 @@ def auh(size, crop_scale=(0.08, 1.0), flip=0.5):
     return Policy([view, view])
 
 
+def crop_flip(size, crop_scale=(0.08, 1.0), flip=0.5, antialias=True):
+    """One view with a random crop, maybe mirrored: for training with labels.
+
+    Args:
+        size: side of the view in pixels.
+        crop_scale: range of the crop's area, parts of the image's.
+        flip: probability of mirroring left and right.
+        antialias: whether resizing filters before it shrinks, as SFRIK's does and
+            SSL-HSIC's does not.
+    """
+    style = "torchvision" if antialias else "byol"
+    view = View(
+        size=size, crop_scale=crop_scale, flip=flip, antialias=antialias, style=style
+    )
+    return Policy([view])
+
+
 def center_crop(size, fraction=224 / 256):
     """One view without randomness, for evaluation: resize, then cut out the centre.
 

@@ -13,7 +13,7 @@ from keras_kssl.callbacks.lasting import (
     StopWhenLost,
 )
 from keras_kssl.callbacks.online import OnlineKNN, OnlineProbe
-from keras_kssl.callbacks.progress import ProgressBar
+from keras_kssl.progress import ProgressBar
 
 __all__ = [
     "Beat",

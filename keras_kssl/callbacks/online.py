@@ -130,7 +130,8 @@ class OnlineKNN(_OnlineJudge):
     >>> import numpy as np
     >>> images = np.eye(40, dtype="float32").reshape(40, 5, 8, 1)
     >>> labelled = (images, np.arange(40) % 2)
-    >>> model = keras.Sequential([keras.Input((5, 8, 1)), keras.layers.Flatten()])
+    >>> layers = [keras.layers.Flatten(), keras.layers.Dense(40)]
+    >>> model = keras.Sequential([keras.Input((5, 8, 1)), *layers])
     >>> model.compile("sgd", "mse")
     >>> fitted = model.fit(
     ...     images, images.reshape(40, 40), epochs=2, verbose=0,

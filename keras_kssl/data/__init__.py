@@ -4,6 +4,7 @@ from keras_kssl.data.arrays import ArraySource
 from keras_kssl.data.classes import labels_like
 from keras_kssl.data.encoded import EncodedSource, TooManyBroken
 from keras_kssl.data.files import FileSource
+from keras_kssl.data.joined import join
 from keras_kssl.data.moments import channel_moments
 from keras_kssl.data.pipeline import Batches, load
 from keras_kssl.data.sources import open_source
@@ -15,6 +16,7 @@ __all__ = [
     "FileSource",
     "TooManyBroken",
     "channel_moments",
+    "join",
     "labels_like",
     "load",
     "open_source",

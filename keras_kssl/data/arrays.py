@@ -17,7 +17,9 @@ class ArraySource:
     Args:
         images: array (n, H, W, C), uint8 in 0 ... 255 or float in [0, 1]. Kept as it
             is, not copied; float16 and float64 become float32.
-        labels: integers (n,), or `None`. A label below 0 stands for "not known".
+        labels: integers (n,), or `None`. A label below 0 stands for "not known". For
+            images of several classes (n, classes): 1 where the image shows the class,
+            0 where not, -1 where it is not said.
         class_names: a name for each class, or `None`.
         name: what error messages call the source.
 
@@ -75,6 +77,8 @@ class ArraySource:
             return None
         if self.class_names is not None:
             return len(self.class_names)
+        if self.labels.ndim == 2:
+            return self.labels.shape[1]
         return int(self.labels.max()) + 1
 
     def read(self, indices):
@@ -91,8 +95,15 @@ class ArraySource:
     def take(self, count):
         """A source of the first `count` images, or of all where there are fewer."""
         count = check_integer(f"{self.name}.take", "count", count, minimum=1)
-        labels = None if self.labels is None else self.labels[:count]
-        return ArraySource(self.images[:count], labels, self.class_names, self.name)
+        return self._part(slice(count))
+
+    def only(self, indices):
+        """A source of the images at these positions, in this order; copies them."""
+        return self._part(np.asarray(indices))
+
+    def _part(self, rows):
+        labels = None if self.labels is None else self.labels[rows]
+        return ArraySource(self.images[rows], labels, self.class_names, self.name)
 
 
 def unit_images(images):
@@ -146,6 +157,15 @@ def check_labels(name, labels, count):
             f"{name}: `labels` must be integers. Received: labels of dtype "
             f"{labels.dtype}. Number the classes from 0."
         )
+    if labels.ndim == 2 and labels.shape[0] == count and labels.shape[1] > 1:
+        check_that(
+            np.isin(labels, (-1, 0, 1)).all(),
+            name,
+            "labels",
+            "-1, 0 or 1 where there is one for each class",
+            labels,
+        )
+        return labels.astype(np.int32)
     if labels.shape != (count,):
         raise ValueError(
             f"{name}: `labels` must have one label per image, shape ({count},). "

@@ -34,6 +34,11 @@ def labels_like(test, train, labels=None, caller="labels_like"):
     if names is None or known is None or list(names) == list(known):
         return labels
     numbers = {name: i for i, name in enumerate(known)}
+    if np.ndim(labels) == 2:
+        raise ValueError(
+            f"{caller}: images of several classes must be of the classes that the "
+            f"training images have, in the same order. Received: {test!r}."
+        )
     used = [names[i] for i in np.unique(labels[labels >= 0])]
     unseen = [name for name in used if name not in numbers]
     if unseen:

@@ -33,7 +33,8 @@ class EncodedSource(abc.ABC):
 
     Attributes:
         name: what messages call the source.
-        labels: int32 (n,), -1 where there is none; `None` without labels.
+        labels: int32 (n,), -1 where there is none; for images of several classes
+            (n, classes), see `TfdsSource.labels`; `None` without labels.
         class_names: a name for each class, or `None`.
         channels: of all images.
         dtype: "uint8", or "float32" for a source of images deeper than 8 bits.
@@ -132,8 +133,13 @@ class EncodedSource(abc.ABC):
         """Digits that differ for other images."""
 
     @abc.abstractmethod
+    def only(self, indices):
+        """A source of the images at these positions, in this order."""
+
     def take(self, count):
         """A source of the first `count` images, or of all where there are fewer."""
+        count = check_integer(f"{self.name}.take", "count", count, minimum=1)
+        return self.only(np.arange(min(count, len(self))))
 
     def at_size(self, size, fraction=224 / 256):
         """The source with every image resized and cut to one size; see `FixedSize`."""
@@ -213,6 +219,10 @@ class FixedSize:
     def fingerprint(self):
         """Digits that differ for other images; the size does not count."""
         return self.source.fingerprint()
+
+    def only(self, indices):
+        """A source of the images at these positions, in this order."""
+        return FixedSize(self.source.only(indices), self.size, self._fraction)
 
     def take(self, count):
         """The first `count` images, or all where there are fewer."""

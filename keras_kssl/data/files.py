@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from keras_kssl._checks import check_integer, check_that
+from keras_kssl._checks import check_that
 from keras_kssl.data.decoding import EXTENSIONS, BrokenImage, read_header
 from keras_kssl.data.encoded import MAX_BROKEN, EncodedSource, for_each
 
@@ -106,10 +106,6 @@ class FileSource(EncodedSource):
             digest.update(os.fsencode(file) + f"\0{size}\0".encode())
         return digest.hexdigest()
 
-    def take(self, count):
-        count = check_integer(f"{self.name}.take", "count", count, minimum=1)
-        return self.only(np.arange(min(count, len(self))))
-
     def num_left_out(self):
         return len(self.broken.keys() - {printable(file) for file in self.files})
 
@@ -130,7 +126,6 @@ class FileSource(EncodedSource):
         return chosen
 
     def only(self, indices):
-        """A source of the images at these positions, without reading headers again."""
         chosen = copy.copy(self)
         chosen.files = [self.files[i] for i in indices]
         chosen.sizes = self.sizes[indices]

@@ -24,6 +24,28 @@ _BROKEN_ARCHIVE = (
 
 def open_npz(path, limit):
     name = f"npz:{path}"
+    arrays, keys = read_arrays(
+        path, ("images", "jpeg", "offsets", "labels", "class_names")
+    )
+    labels = arrays.get("labels")
+    if "images" in arrays:
+        images = arrays["images"]
+    elif "jpeg" in arrays and "offsets" in arrays:
+        images, labels = _decode_all(
+            name, arrays["jpeg"], arrays["offsets"], labels, limit
+        )
+    else:
+        raise ValueError(
+            f"open_source: {str(path)!r} must have an array `images`, or `jpeg` and "
+            f"`offsets`. Received: source={name!r} with the arrays "
+            f"{', '.join(keys) or '(none)'}."
+        )
+    return ArraySource(images, labels, arrays.get("class_names"), name=name)
+
+
+def read_arrays(path, wanted):
+    """Those of the wanted arrays that an archive has, and the names of all it has."""
+    name = f"npz:{path}"
     path = str(pathlib.Path(path).expanduser())
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(
@@ -38,25 +60,8 @@ def open_npz(path, limit):
                 f"open_source: {path!r} is no readable .npz file. Received: "
                 f"source={name!r}. Write it with numpy.savez, or copy it again."
             ) from error
-        arrays = {
-            key: _read_array(archive, path, key)
-            for key in ("images", "jpeg", "offsets", "labels", "class_names")
-            if key in keys
-        }
-    labels = arrays.get("labels")
-    if "images" in arrays:
-        images = arrays["images"]
-    elif "jpeg" in arrays and "offsets" in arrays:
-        images, labels = _decode_all(
-            name, arrays["jpeg"], arrays["offsets"], labels, limit
-        )
-    else:
-        raise ValueError(
-            f"open_source: {path!r} must have an array `images`, or `jpeg` and "
-            f"`offsets`. Received: source={name!r} with the arrays "
-            f"{', '.join(keys) or '(none)'}."
-        )
-    return ArraySource(images, labels, arrays.get("class_names"), name=name)
+        arrays = {key: _read_array(archive, path, key) for key in wanted if key in keys}
+    return arrays, keys
 
 
 def _read_array(archive, path, key):

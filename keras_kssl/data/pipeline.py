@@ -78,7 +78,7 @@ class Batches(keras.utils.PyDataset):
 
     A batch is a tuple (images,) or (images, labels): images (batch_size, H, W, C) in
     the dtype of the source, uint8 in 0 ... 255 or float32 in [0, 1], or a tuple of such
-    arrays, one for each view; labels int32.
+    arrays, one for each view; labels int32 as in the source.
 
     Args:
         source: a source such as `ArraySource`.
@@ -320,7 +320,8 @@ class Batches(keras.utils.PyDataset):
             images = like(height, width)
         if not self.with_labels or self.source.labels is None:
             return (images,)
-        return images, np.zeros(self.batch_size, np.int32)
+        shape = (self.batch_size, *self.source.labels.shape[1:])
+        return images, np.zeros(shape, np.int32)
 
     def _epoch_order(self, epoch):
         # One assignment of a pair, so that threads never see half of it.

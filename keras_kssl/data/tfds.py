@@ -1,6 +1,7 @@
 """Sets of TensorFlow Datasets, at random access in either of their layouts."""
 
 import bisect
+import copy
 import difflib
 import functools
 import hashlib
@@ -64,6 +65,9 @@ class TfdsSource(EncodedSource):
     def __init__(self, builder, split, max_broken=MAX_BROKEN):
         self._features = builder.info.features
         self._image, self._label = _keys(builder)
+        self._is_multi_label = self._label is not None and not isinstance(
+            self._features[self._label], _tfds().features.ClassLabel
+        )
         name = f"tfds:{builder.info.full_name}:{split}"
         try:
             instructions = builder.info.splits[split].file_instructions
@@ -75,22 +79,26 @@ class TfdsSource(EncodedSource):
                 f"{next(iter(builder.info.splits))}[:10%]."
             ) from None
         self._records = _records(builder.info.file_format.value, instructions)
-        self._kind = f"{name} {len(self._records)} {builder.info.config_description}"
+        self._positions = np.arange(len(self._records))
+        self._kind = f"{name} {builder.info.config_description}"
         class_names = None
         if self._label is not None:
-            class_names = list(self._features[self._label].names)
+            kind = self._features[self._label]
+            kind = kind.feature if self._is_multi_label else kind
+            class_names = list(kind.names)
         super().__init__(name, None, class_names, 3, "uint8", max_broken)
 
     def __len__(self):
-        return len(self._records)
+        return len(self._positions)
 
     @functools.cached_property
     def _all_labels(self):
-        labels = np.empty(len(self), np.int32)
+        width = (self.num_classes,) if self._is_multi_label else ()
+        labels = np.empty((len(self), *width), np.int32)
 
         def read(position):
             try:
-                labels[position] = self._example(position)[self._label]
+                labels[position] = self._label_of(self._example(position))
             except BrokenImage as error:
                 labels[position] = -1
                 self._note(self.name_of(position), str(error))
@@ -100,7 +108,12 @@ class TfdsSource(EncodedSource):
 
     @property
     def labels(self):
-        """int32 (n,), or `None`; reads the whole set the first time."""
+        """int32 (n,), or `None`; reads the whole set the first time.
+
+        For a set whose images are of several classes, such as voc/2007, (n, classes):
+        1 where the image shows the class, 0 where not, -1 where all that it shows of
+        it is marked as difficult.
+        """
         return None if self._label is None else self._all_labels
 
     @labels.setter
@@ -121,36 +134,37 @@ class TfdsSource(EncodedSource):
         return image
 
     def name_of(self, index):
-        return f"record {index}"
+        return f"record {self._positions[index]}"
 
     def fingerprint(self):
-        return hashlib.blake2b(self._kind.encode(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(self._kind.encode(), digest_size=8)
+        digest.update(np.ascontiguousarray(self._positions, np.int64).data)
+        return digest.hexdigest()
 
-    def take(self, count):
-        return _Part(self, min(count, len(self)))
+    def only(self, indices):
+        chosen = copy.copy(self)
+        chosen._positions = self._positions[indices]
+        if "_all_labels" in self.__dict__:
+            chosen._all_labels = self._all_labels[indices]
+        names = {chosen.name_of(i) for i in range(len(chosen))}
+        chosen.broken = {n: why for n, why in self.broken.items() if n in names}
+        return chosen
+
+    def _label_of(self, example):
+        if not self._is_multi_label:
+            return example[self._label]
+        labels = np.zeros(self.num_classes, np.int32)
+        labels[example[self._label]] = -1
+        labels[example.get(f"{self._label}_no_difficult", example[self._label])] = 1
+        return labels
 
     def _example(self, index):
-        import tensorflow_datasets as tfds
-
-        decoders = {self._image: tfds.decode.SkipDecoding()}
+        decoders = {self._image: _tfds().decode.SkipDecoding()}
         return checked(
             lambda: self._features.deserialize_example_np(
-                self._records[int(index)], decoders=decoders
+                self._records[int(self._positions[index])], decoders=decoders
             )
         )
-
-
-class _Part(TfdsSource):
-    """The first images of a `TfdsSource`."""
-
-    def __init__(self, source, count):
-        self.__dict__.update(source.__dict__)
-        self.__dict__.pop("_all_labels", None)
-        self._count = count
-        self.broken = {}
-
-    def __len__(self):
-        return self._count
 
 
 def _builder(tfds, name, text):
@@ -180,8 +194,7 @@ def _builder(tfds, name, text):
 
 def _keys(builder):
     """Names of the image and of the label (or `None`) in a set's examples."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tfds()
     features = builder.info.features
     supervised = list(builder.info.supervised_keys or ())
     names = [*supervised, *features]
@@ -203,7 +216,22 @@ def _keys(builder):
             f"Received: 'tfds:{builder.info.full_name}', whose {image!r} is of "
             f"{np.dtype(features[image].np_dtype)}."
         )
-    return image, first(tfds.features.ClassLabel)
+    label = first(tfds.features.ClassLabel)
+    if label is None:
+        label = next((n for n in features if _is_list_of_classes(features[n])), None)
+    return image, label
+
+
+def _is_list_of_classes(feature):
+    tfds = _tfds()
+    is_list = isinstance(feature, tfds.features.Sequence)
+    return is_list and isinstance(feature.feature, tfds.features.ClassLabel)
+
+
+def _tfds():
+    import tensorflow_datasets
+
+    return tensorflow_datasets
 
 
 def _records(file_format, instructions):

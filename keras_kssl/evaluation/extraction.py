@@ -63,7 +63,7 @@ def extract(encoder, data, out, batch_size=256, size=None, part_size=8192):
         "content": source.fingerprint(),
         "labels": _labels_fingerprint(source),
         "image_shape": list(source.image_shape),
-        "encoder": _fingerprint(encoder),
+        "encoder": fingerprint(encoder),
         "part_size": part_size,
     }
     _check_folder(out, facts)
@@ -172,7 +172,7 @@ def _array(path, name):
         return arrays.get(name)
 
 
-def _fingerprint(encoder):
+def fingerprint(encoder):
     """Digits that differ for other weights, and for functions of other code."""
     if not isinstance(encoder, keras.Layer):
         name = getattr(encoder, "__name__", type(encoder).__name__)

@@ -13,7 +13,8 @@ def extract_features(encoder, data, batch_size=256, size=None):
     """Features of every image of a data set, once each and in order.
 
     The encoder sees float32 images in [0, 1] in batches of one size, in inference mode;
-    a Keras model is compiled once. Memory: 4 n d bytes for the result.
+    a Keras model is compiled once. The replicas of a `tf.distribute` strategy under
+    which it was made share each batch. Memory: 4 n d bytes for the result.
 
     Args:
         encoder: Keras model or layer, or a function, from images (b, H, W, C) to
@@ -87,7 +88,8 @@ def feature_batches(encoder, source, batch_size, start=0, stop=None):
         Positions (b,) of the images that can be read, and their features (b, d).
     """
     stop = len(source) if stop is None else stop
-    batch_size = min(batch_size, len(source))
+    count = _num_replicas(encoder)
+    batch_size = count * -(-min(batch_size, len(source)) // count)
     for first in range(start, stop, batch_size):
         images, indices = source.read(np.arange(first, min(first + batch_size, stop)))
         if len(indices) == 0:
@@ -98,6 +100,12 @@ def feature_batches(encoder, source, batch_size, start=0, stop=None):
             # A batch of another size would be compiled anew.
             images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
         yield indices, _as_vectors(_infer(encoder, images))[: len(indices)]
+
+
+def unit_rows(x):
+    """Rows scaled to unit length; those that are all zero stay so."""
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(norms > 0, norms, 1)
 
 
 def check_features(caller, argument, features):
@@ -190,10 +198,30 @@ def labelled_features(caller, encoder, train, test, batch_size=256, size=None):
 
 def _infer(encoder, images):
     if isinstance(encoder, keras.Model):
-        return encoder.predict_on_batch(images)
+        return encoder.predict_on_batch(_shared_out(encoder, images))
     if isinstance(encoder, keras.layers.Layer):
         return keras.ops.convert_to_numpy(encoder(images, training=False))
     return keras.ops.convert_to_numpy(encoder(images))
+
+
+def _num_replicas(encoder):
+    strategy = getattr(encoder, "distribute_strategy", None)
+    return 1 if strategy is None else strategy.num_replicas_in_sync
+
+
+def _shared_out(encoder, images):
+    """Images as a `tf.distribute` strategy wants them, equal parts for its replicas."""
+    count = _num_replicas(encoder)
+    if count == 1:
+        return images
+    # Otherwise each replica would compute all of them.
+    parts = np.split(images, count)
+    share_out = encoder.distribute_strategy.experimental_distribute_values_from_function
+    return share_out(
+        lambda context: keras.ops.convert_to_tensor(
+            parts[context.replica_id_in_sync_group]
+        )
+    )
 
 
 def _as_vectors(outputs):

@@ -9,7 +9,9 @@ from keras_kssl.evaluation.features import (
     check_labels,
     check_widths,
     labelled_features,
+    unit_rows,
 )
+from keras_kssl.evaluation.metrics import score_predictions
 
 # Similarities held at a time, 4 or 8 bytes each, and as many positions of 8.
 _BLOCK = 2**23
@@ -23,8 +25,8 @@ def knn_votes(train_x, train_y, test_x, k, temperature=0.07, num_classes=None):
     Features are scaled to unit length; a neighbour of cosine similarity s votes for its
     class with exp(s / temperature). An all-zero row is similar to none (s = 0).
     Similarities are computed in float64 if both sets of features are float64, else in
-    float32; votes in float64. Memory stays below 200 MB beside the features; time is a
-    matrix product of n_test d n_train and a partial sort of n_test n_train.
+    float32; votes in float64. Memory: a copy of the training features and 150 MB; time
+    is a matrix product of n_test d n_train and a partial sort of n_test n_train.
 
     Formula, N_k the k nearest neighbours of test row i::
 
@@ -60,7 +62,13 @@ def knn_votes(train_x, train_y, test_x, k, temperature=0.07, num_classes=None):
 
 
 def knn_accuracy(
-    train_x, train_y, test_x, test_y, k=(10, 20, 100, 200), temperature=0.07
+    train_x,
+    train_y,
+    test_x,
+    test_y,
+    k=(10, 20, 100, 200),
+    temperature=0.07,
+    metric="top_1",
 ):
     """Share of test examples whose class wins the vote of `knn_votes`.
 
@@ -71,6 +79,7 @@ def knn_accuracy(
         train_x, train_y, test_x, temperature: as in `knn_votes`.
         test_y: integers (n_test,), classes of `train_y`.
         k: one number of neighbours, or several; those above n_train are left out.
+        metric: as in `score_predictions`, "top_1" or "mean_per_class".
 
     Returns:
         dict with an accuracy in [0, 1] for each k, such as {"knn_10": 0.93}.
@@ -89,8 +98,8 @@ def knn_accuracy(
     test_y = check_labels(caller, "test_y", test_y, len(test_x))
     check_classes_seen(caller, neighbours.train_y, test_y)
     return {
-        f"knn_{one}": float(
-            np.mean(neighbours.votes(one, temperature).argmax(axis=1) == test_y)
+        f"knn_{one}": score_predictions(
+            neighbours.votes(one, temperature), test_y, metric
         )
         for one in fitting
     }
@@ -139,13 +148,13 @@ class _Neighbours:
         dtype = (
             np.float64 if train_x.dtype == test_x.dtype == np.float64 else np.float32
         )
-        train_x = _unit_rows(train_x).astype(dtype, copy=False)
+        train_x = unit_rows(train_x).astype(dtype, copy=False)
         self.similarities = np.empty((len(test_x), k), np.float64)
         self.labels = np.empty((len(test_x), k), np.int64)
         rows = max(1, _BLOCK // len(train_x))
         for start in range(0, len(test_x), rows):
             block = slice(start, start + rows)
-            similarities = _unit_rows(test_x[block]).astype(dtype) @ train_x.T
+            similarities = unit_rows(test_x[block]).astype(dtype) @ train_x.T
             nearest = _largest(similarities, k)
             self.similarities[block] = np.take_along_axis(similarities, nearest, axis=1)
             self.labels[block] = self.train_y[nearest]
@@ -172,8 +181,3 @@ def _largest(values, k):
     columns = np.argpartition(values, values.shape[1] - k, axis=1)[:, -k:]
     order = np.argsort(-np.take_along_axis(values, columns, axis=1), axis=1)
     return np.take_along_axis(columns, order, axis=1)
-
-
-def _unit_rows(x):
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norms > 0, norms, 1)

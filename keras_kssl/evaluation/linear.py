@@ -13,8 +13,10 @@ from keras_kssl.evaluation.features import (
     check_widths,
     labelled_features,
 )
+from keras_kssl.evaluation.metrics import score_predictions
+from keras_kssl.evaluation.subsets import split_off
 
-_LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 _MOMENTUM = 0.9
 _HELD_OUT = 0.1
 
@@ -25,7 +27,7 @@ def linear_probe(
     test,
     seed=0,
     epochs=100,
-    learning_rates=_LEARNING_RATES,
+    learning_rates=LEARNING_RATES,
     batch_size=256,
     size=None,
 ):
@@ -53,7 +55,8 @@ def linear_accuracy(
     test_y,
     seed=0,
     epochs=100,
-    learning_rates=_LEARNING_RATES,
+    learning_rates=LEARNING_RATES,
+    metric="top_1",
 ):
     """Test accuracy of softmax regression trained on cached features.
 
@@ -72,6 +75,7 @@ def linear_accuracy(
         seed: integer of at least 0: held-out examples and order. Default 0.
         epochs: passes over the training examples, at least 1. Default 100.
         learning_rates: initial rates to choose from, each above 0.
+        metric: as in `score_predictions`, "top_1" or "mean_per_class".
 
     Returns:
         dict: `linear`, accuracy on the test set, and `held_out`, that on which the rate
@@ -96,30 +100,22 @@ def linear_accuracy(
         for rate in learning_rates
     )
     check_that(len(rates) > 0, caller, "learning_rates", "at least one", learning_rates)
-    check_that(
-        len(train_x) >= 10,
-        caller,
-        "train_x",
-        "at least 10 examples, a tenth of which chooses the learning rate",
-        len(train_x),
-    )
     num_classes = int(train_y.max()) + 1
     mean, deviation = _moments(train_x)
     train_x = ((train_x - mean) / deviation).astype(np.float32)
     test_x = ((test_x - mean) / deviation).astype(np.float32)
 
-    order = np.random.default_rng(seed).permutation(len(train_x))
-    held_out, kept = np.split(order, [round(_HELD_OUT * len(train_x))])
+    kept, held_out = split_off(caller, len(train_x), _HELD_OUT, seed)
     candidates = train_softmax_regression(
         train_x[kept], train_y[kept], num_classes, rates, epochs, seed
     )
-    accuracies = _accuracies(*candidates, train_x[held_out], train_y[held_out])
+    accuracies = _accuracies(*candidates, train_x[held_out], train_y[held_out], metric)
     best = int(np.argmax(accuracies))
     probe = train_softmax_regression(
         train_x, train_y, num_classes, rates[best : best + 1], epochs, seed
     )
     return {
-        "linear": float(_accuracies(*probe, test_x, test_y)[0]),
+        "linear": float(_accuracies(*probe, test_x, test_y, metric)[0]),
         "held_out": float(accuracies[best]),
         "learning_rate": rates[best],
     }
@@ -199,11 +195,11 @@ def _moments(x):
     return mean, np.where(flat, 1.0, deviation)
 
 
-def _accuracies(weights, biases, x, y):
+def _accuracies(weights, biases, x, y, metric):
     """Accuracy of each of R classifiers."""
     return np.array(
         [
-            np.mean((x @ weight.T + bias).argmax(axis=1) == y)
+            score_predictions(x @ weight.T + bias, y, metric)
             for weight, bias in zip(weights, biases, strict=True)
         ]
     )

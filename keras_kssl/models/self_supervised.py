@@ -6,6 +6,7 @@ from keras import ops
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_number, check_that
 from keras_kssl._seeds import SavesSeedState
+from keras_kssl.models.fitting import FitsBatches
 from keras_kssl.models.gradients import GradientNorm
 from keras_kssl.models.layers import normalize_by_global_batch
 from keras_kssl.models.metrics import EffectiveRank
@@ -16,7 +17,7 @@ from keras_kssl.statistics import alignment, spread, uniformity, unit_rows
 _WATCHED_ROWS = 512
 
 
-class SelfSupervisedModel(SavesSeedState, keras.Model):
+class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
     """Trains an encoder without labels by an objective on several views per image.
 
     `fit` takes batches of images (B, H, W, C), uint8 or float in [0, 1], from which
@@ -161,24 +162,6 @@ class SelfSupervisedModel(SavesSeedState, keras.Model):
         # Keras leaves this to models with a `compile` of their own.
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
-
-    def fit(self, x=None, *args, steps_per_epoch=None, **options):
-        """`keras.Model.fit`, which also takes the batches of `data.load`."""
-        if not hasattr(x, "feed"):
-            return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **options)
-        if steps_per_epoch is None:
-            steps_per_epoch = x.steps_per_epoch
-        options.setdefault("shuffle", False)
-        options["steps_per_epoch"] = steps_per_epoch
-        try:
-            strategy = getattr(self, "distribute_strategy", None)
-            return super().fit(x.feed(self.augment, strategy), *args, **options)
-        except Exception:
-            x.raise_failure()
-            raise
-        finally:
-            # A generator that nobody closes would keep its thread.
-            x.stop()
 
     def features(self, images, training=False):
         """Encoder's features of images, or of the first view, as float32 vectors."""

@@ -2,22 +2,25 @@
 
 import keras
 
-from keras_kssl import augment, models, objectives, optimizers, replicas
+from keras_kssl import (
+    augment,
+    distribution,
+    models,
+    objectives,
+    optimizers,
+    replicas,
+)
 from keras_kssl._checks import check_that
 from keras_kssl._seeds import derived_seed
 
+# Longest time between two looks at the progress of a TPU.
+_STEPS_ON_TPU = 50
 
-def build_model(recipe, channels, total_steps):
+
+def build_model(recipe, channels, steps_per_epoch):
     """The compiled model of a resolved recipe."""
-    encoder = models.ResNet(
-        int(recipe.encoder.removeprefix("resnet")),
-        width=recipe.width,
-        stem=recipe.stem,
-        input_channels=channels,
-        mean=recipe.mean,
-        std=recipe.std,
-        seed=derived_seed(recipe.seed, 0),
-    )
+    total_steps = recipe.epochs * steps_per_epoch
+    encoder = build_encoder(recipe, channels)
     encoder.check_image_size(recipe.size, recipe.size)
     options = {
         "augment": build_policy(recipe),
@@ -37,8 +40,25 @@ def build_model(recipe, channels, total_steps):
             projector=_head(recipe, recipe.projector, 2, "projector"),
             **options,
         )
-    model.compile(_optimizer(recipe, total_steps), jit_compile=_jit_compile(recipe))
+    model.compile(
+        _optimizer(recipe, total_steps),
+        jit_compile=_jit_compile(recipe),
+        steps_per_execution=_steps_per_execution(recipe, steps_per_epoch),
+    )
     return model
+
+
+def build_encoder(recipe, channels):
+    """The encoder of a resolved recipe, as it is before training."""
+    return models.ResNet(
+        int(recipe.encoder.removeprefix("resnet")),
+        width=recipe.width,
+        stem=recipe.stem,
+        input_channels=channels,
+        mean=recipe.mean,
+        std=recipe.std,
+        seed=derived_seed(recipe.seed, 0),
+    )
 
 
 def build_policy(recipe):
@@ -102,13 +122,28 @@ def _jit_compile(recipe):
         return False
     if recipe.jit_compile is not None:
         return recipe.jit_compile
-    if keras.backend.backend() == "jax":
-        return True
-    # XLA's convolutions on a CPU are several times slower than TensorFlow's own.
-    return has_accelerator()
+    return distribution.compiling_pays()
 
 
-def has_accelerator():
-    """Whether Keras sees a GPU or a TPU."""
-    devices = keras.distribution.list_devices()
-    return any(not name.startswith("cpu") for name in devices)
+def _steps_per_execution(recipe, steps_per_epoch):
+    wanted = recipe.steps_per_execution
+    if wanted is None:
+        devices = keras.distribution.list_devices()
+        is_tpu = any(name.startswith("tpu") for name in devices)
+        largest = _STEPS_ON_TPU if is_tpu else 1
+        return _divisors(steps_per_epoch, largest)[-1]
+    near = _divisors(steps_per_epoch, wanted)[-1]
+    check_that(
+        near == wanted,
+        "recipe",
+        "steps_per_execution",
+        f"a divisor of the steps of an epoch, {steps_per_epoch}",
+        wanted,
+        f"Such as {near}.",
+    )
+    return wanted
+
+
+def _divisors(number, largest):
+    """Divisors of a number up to the largest that is wanted, in order."""
+    return [i for i in range(1, min(number, largest) + 1) if number % i == 0]

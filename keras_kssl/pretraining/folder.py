@@ -4,19 +4,15 @@ import contextlib
 import csv
 import io
 import json
-import platform
 import shutil
 
-import keras
-import numpy as np
-
-import keras_kssl
 from keras_kssl._files import (
     held_by_this_process,
     local_path,
     remove_partial,
     write_whole,
 )
+from keras_kssl._versions import versions
 from keras_kssl.recipes import Recipe
 
 
@@ -205,21 +201,3 @@ class RunFolder:
     def _forget_unless_begun(self):
         if not (self / "recipe.json").is_file():
             shutil.rmtree(self.path, ignore_errors=True)
-
-
-def versions():
-    """Versions of what the numbers of a run depend on."""
-    found = {
-        "keras_kssl": keras_kssl.__version__,
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-    try:
-        module = __import__(found["backend"])
-        found[found["backend"]] = module.__version__
-    except ImportError:
-        pass
-    return found

@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_kssl import data
 from keras_kssl._checks import check_that
-from keras_kssl.pretraining.building import build_model, has_accelerator
+from keras_kssl.distribution import has_accelerator
+from keras_kssl.pretraining.building import build_model
 from keras_kssl.pretraining.judging import Judges
 from keras_kssl.recipes import Facts, Recipe
 
@@ -42,11 +43,14 @@ class Prepared:
         """The compiled model; `batch_size` to try another one."""
         recipe = self.recipe
         if batch_size is not None:
-            recipe = dataclasses.replace(recipe, batch_size=batch_size)
+            recipe = dataclasses.replace(
+                recipe, batch_size=batch_size, steps_per_execution=1
+            )
         keras.utils.set_random_seed(recipe.seed)
         keras.config.set_dtype_policy(recipe.precision)
         try:
-            return build_model(recipe, self.source.image_shape[-1], self.total_steps)
+            channels = self.source.image_shape[-1]
+            return build_model(recipe, channels, self.steps_per_epoch)
         finally:
             keras.config.set_dtype_policy("float32")
 

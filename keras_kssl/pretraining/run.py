@@ -1,6 +1,7 @@
 """From a recipe to a run folder: train, judge before and after, export, draw."""
 
 import contextlib
+import datetime
 import gc
 import time
 
@@ -8,9 +9,10 @@ import keras
 
 from keras_kssl import checkpoints, export
 from keras_kssl._checks import check_number, check_that
-from keras_kssl.distribution import Distribution
+from keras_kssl._versions import versions
+from keras_kssl.distribution import choose
 from keras_kssl.pretraining import failures, showing
-from keras_kssl.pretraining.folder import RunFolder, versions
+from keras_kssl.pretraining.folder import RunFolder
 from keras_kssl.pretraining.interruption import Interruption
 from keras_kssl.pretraining.judging import describe_scores
 from keras_kssl.pretraining.preparing import continued, prepare
@@ -61,7 +63,7 @@ class Run:
         say=print,
     ):
         self._say = say
-        self.distribution = distribution or Distribution()
+        self.distribution = distribution or choose("none")
         self.checkpoint_seconds = check_number(
             "pretrain", "checkpoint_seconds", checkpoint_seconds, 0.0
         )
@@ -190,6 +192,7 @@ class Run:
             "accuracies": accuracies,
             "last_epoch": self.folder.last_metrics(),
             "images_per_second": rate or self._before.get("images_per_second"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": facts["seconds"],
             "seed": self.recipe.seed,
             "broken_images": len(facts["broken"]),

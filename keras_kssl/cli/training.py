@@ -1,0 +1,156 @@
+"""Commands that train: quickstart and pretrain."""
+
+import dataclasses
+import pathlib
+import re
+from typing import Annotated, Literal
+
+import tyro
+
+from keras_kssl import recipes
+from keras_kssl._checks import check_that
+
+_EXIT_FAILED = 1
+
+Kind = Literal["auto", "none", "mirrored", "multi_worker", "tpu", "jax"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """Pretrain on a built-in set in minutes, judge it before and after, export it.
+
+    Example: kssl quickstart --method sfrik
+    """
+
+    method: recipes.Method = "ssl_hsic"
+    """How to train."""
+    out: pathlib.Path | None = None
+    """Run folder. Default: runs/quickstart_METHOD."""
+    seed: int = 0
+    """Seed of everything random."""
+    overwrite: bool = False
+    """Replace a run that is in the folder."""
+
+    def run(self):
+        out = self.out or pathlib.Path("runs") / f"quickstart_{self.method}"
+        recipe = recipes.quickstart(self.method, seed=self.seed)
+        pretrain(recipe, out, self.overwrite)
+        print("\nNext, on images of your own (kssl pretrain --help lists the options):")
+        print(f"  kssl pretrain --method {self.method} --data folder:DIR --out runs/a")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """Pretrain an encoder on images without labels.
+
+    Example: kssl pretrain --method sfrik --data folder:photos --out runs/a
+    """
+
+    recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")]
+    out: pathlib.Path | None = None
+    """Run folder; must be new or empty. Default: a new one, runs/METHOD_DATA."""
+    resume: bool = False
+    """Go on with the run in the folder, from its last checkpoint."""
+    checkpoint_seconds: float = 300.0
+    """Time between two checkpoints."""
+    stop_on_collapse: bool = False
+    """End the run when its embeddings collapse or its training stands still, which by
+    default is a warning."""
+    distribute: Kind = "auto"
+    """Devices to train on: none (one), mirrored (all GPUs), multi_worker (machines of
+    TF_CONFIG), tpu, jax (all devices, of all processes); auto asks the machine."""
+    worker_timeout: float = 600.0
+    """Seconds for which workers wait for each other before they give up."""
+    typed: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of the recipe's options that stand on the command line."""
+    recipe_file: pathlib.Path | None = None
+    """A recipe.json, for example of another run; takes the place of all other options
+    of the recipe."""
+    overwrite: bool = False
+    """Replace a run that is in the folder."""
+
+    def run(self):
+        recipe = self.recipe
+        if self.recipe_file is not None:
+            check_that(
+                not self.typed,
+                "pretrain",
+                "recipe_file",
+                "given without options of the recipe",
+                str(self.recipe_file),
+                f"Options given: {', '.join(self.typed)}. Edit a copy of the file.",
+            )
+            recipe = recipes.Recipe.read(self.recipe_file)
+        out = self.out
+        if out is None:
+            check_that(
+                not self.resume,
+                "pretrain",
+                "out",
+                "given with --resume",
+                None,
+                "Name the run's folder.",
+            )
+            out = _new_folder(recipe)
+        # Before anything else is asked of the backend.
+        from keras_kssl import distribution
+
+        chosen = distribution.choose(self.distribute, self.worker_timeout)
+        options = {"resume": self.resume, "checkpoint_seconds": self.checkpoint_seconds}
+        options["stop_on_collapse"] = self.stop_on_collapse
+        options["distribution"] = chosen
+        if self.resume and self.recipe_file is None:
+            options["asked"] = self.typed
+        pretrain(recipe, out, self.overwrite, **options)
+        if chosen.is_chief:
+            print(f"\nNext: kssl evaluate {out} --train SOURCE --test SOURCE")
+
+
+class RunEnded(Exception):
+    """A run that ended before its time, and the exit code that says so."""
+
+    def __init__(self, error, code, run):
+        super().__init__(str(error))
+        self.code = code
+        self.is_of_workers = run.distribution.num_workers > 1
+
+
+def typed_options(arguments):
+    """Names of the recipe's options that stand on the command line."""
+    words = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    typed = {word[2:].replace("-", "_").removeprefix("no_") for word in words}
+    names = {field.name for field in dataclasses.fields(recipes.Recipe)}
+    return tuple(sorted(names & typed))
+
+
+def _new_folder(recipe):
+    """A run folder that is not there yet, named after the method and the data."""
+    kind, _, rest = (recipe.data or "").partition(":")
+    name = rest if kind == "builtin" else pathlib.PurePath(rest).stem
+    name = re.sub(r"[^\w-]+", "_", name) or kind or "none"
+    base = pathlib.Path("runs") / f"{recipe.method}_{name}"
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}_{number}")
+    return folder
+
+
+def pretrain(recipe, out, overwrite, **options):
+    from keras_kssl import pretraining
+
+    run = pretraining.Run(recipe, out, overwrite, **options)
+    try:
+        summary = run.execute()
+    except pretraining.RunInterrupted as error:
+        run.folder.log(f"kssl: {error}")
+        raise RunEnded(error, 128 + error.signal, run) from error
+    except pretraining.RunFailed as error:
+        run.folder.log(f"kssl: {error}")
+        raise RunEnded(error, _EXIT_FAILED, run) from error
+    except (ValueError, TypeError, OSError) as error:
+        # What goes wrong from here on is no wrong input: it deserves its traceback.
+        raise RuntimeError(f"The run in {out} failed: {error}") from error
+    if summary is not None:
+        for line in pretraining.describe_summary(summary, run.folder.path):
+            run.say(line)

@@ -1,0 +1,65 @@
+"""What words of a command line stand for."""
+
+import contextlib
+
+from keras_kssl import recipes
+from keras_kssl._checks import check_choice, check_that, message
+
+
+def integers(argument, text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        rule = "integers separated by commas"
+        raise ValueError(message("kssl", argument, rule, text)) from None
+
+
+def changes_of(texts):
+    """Settings by protocol, from texts such as "knn.k=20" and "knn.k=10,20"."""
+    changes = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        protocol, _, setting = name.rpartition(".")
+        rule = "PROTOCOL.SETTING=VALUE, such as finetune-100.steps=500"
+        check_that(protocol and setting and value, "kssl", "change", rule, text)
+        parts = [_number(part) for part in value.split(",")]
+        parts = parts[0] if len(parts) == 1 else tuple(parts)
+        changes.setdefault(protocol, {})[setting] = parts
+    return changes
+
+
+def _number(text):
+    """A number, true or false, or else the text itself."""
+    if text.strip().lower() in ("true", "false"):
+        return text.strip().lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text.strip()
+
+
+def split(argument, text, choices):
+    names = tuple(name.strip() for name in text.split(","))
+    return tuple(check_choice("kssl", argument, name, choices) for name in names)
+
+
+def load_encoder(path):
+    path = path.expanduser()
+    if path.is_dir():
+        path = path / "encoder.keras"
+    if not path.is_file():
+        raise FileNotFoundError(
+            "kssl: `run_folder` must be a finished run or a .keras file. "
+            f"Received: {str(path)!r}, which is not there."
+        )
+    import keras
+
+    import keras_kssl.models  # noqa: F401  (registers the encoders)
+
+    return keras.saving.load_model(path, compile=False)
+
+
+def size_of_run(path):
+    """Side of the views that a run was trained on; `None` for a file."""
+    recipe = path.expanduser() / "recipe.json"
+    return recipes.Recipe.read(recipe).size if recipe.is_file() else None
