@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_kssl import cli
+from keras_kssl.cli import training
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 TINY = ["--encoder", "resnet10", "--width", "0.125", "--projector", "16", "8"]
@@ -293,7 +294,7 @@ def test_runs_without_a_name_get_folders_of_their_own(files, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr(
-        cli, "_pretrain", lambda recipe, out, *a, **o: asked.append(out)
+        training, "pretrain", lambda recipe, out, *a, **o: asked.append(out)
     )
     arguments = ["pretrain", "--data", f"npz:{files / 'good.npz'}"]
     assert cli.main(arguments) == 0
