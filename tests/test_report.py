@@ -47,7 +47,7 @@ EVALUATION = {
             "protocol": "knn",
             "title": "weighted nearest neighbours",
             "settings": {"k": [10, 20], "temperature": 0.07},
-            "seeds": [0],
+            "seeds": [],
             "scores": {"knn_20": {"mean": 0.6131, "std": 0.0, "values": [0.6131]}},
             "seconds": 3.2,
         },
@@ -61,6 +61,8 @@ EVALUATION = {
                 "close": {"mean": 0.25, "std": 0.015, "values": [0.235, 0.265]},
             },
             "chosen": {"learning_rate": [0.1, 0.3]},
+            "metric": "mean_per_class",
+            "changed": ["epochs"],
             "seconds": 130.0,
         },
     ],
@@ -240,8 +242,9 @@ def test_numbers_of_the_page_are_those_of_the_files(page, run):
 def test_tables_of_protocols_show_means_over_seeds_and_settings(page):
     text = page.text("protocols")
     assert "npz:<b>train.npz, tested on npz:test.npz, 2026-11-21 12:34 UTC" in text
-    assert "weighted nearest neighbours 3 s kNN (k = 20) 61.3 % 1" in text
-    assert "depth <i>of</i> pixels 2 min 10 s depth rms 0.7123 ± 0.01 2" in text
+    assert f"weighted nearest neighbours 3 s kNN (k = 20) 61.3 % {NONE}" in text
+    remarks = "mean per class, with other epochs, 2 min 10 s"
+    assert f"depth <i>of</i> pixels {remarks} depth rms 0.7123 ± 0.01 2" in text
     assert "close 25.0 ± 1.5 % 2" in text
     assert "temperature 0.07" in text
     assert "keras 3.99.1" in text
@@ -718,20 +721,23 @@ def test_logarithmic_charts_give_each_decade_the_same_space():
     line = charts.Line("a", [1, 10, 100, 1000], [1.0, 1e-2, 0.0, 1e-4])
     chart = charts.chart("title", [line], "direction", log=True)
     ((_, path),) = chart.paths
-    assert path.count("M") == 2
     (x_1, y_1), (x_2, y_2), (x_3, y_3) = places(path)
     assert x_3 - x_1 == pytest.approx(3 * (x_2 - x_1), abs=0.2)
     assert y_3 - y_1 == pytest.approx(2 * (y_2 - y_1), abs=0.2)
+    assert len(chart.marks) == 3
     assert [text for _, text in chart.x_ticks][::-1] == ["1", "10", "100", "1000"]
     assert "10⁻⁴" in [text for _, text in chart.y_ticks]
 
 
-def test_lines_of_a_chart_break_where_there_is_no_number():
+def test_lines_of_a_chart_go_on_over_epochs_without_a_number():
     values = [1.0, 2.0, math.nan, 3.0, math.inf, 2.0]
     chart = charts.chart("title", [charts.Line("a", list(range(6)), values)], "epoch")
     ((_, path),) = chart.paths
-    assert re.sub(r"[^ML]", "", path) == "MLMM"
+    assert re.sub(r"[^ML]", "", path) == "MLLL"
+    ticks = {text: place for place, text in chart.x_ticks}
+    assert [x for x, _ in places(path)] == [ticks[x] for x in "0135"]
     assert len(chart.marks) == 4
+    assert wording.last_number([1.0, 2.5, math.nan]) == "2.5"
 
 
 @pytest.mark.parametrize("values", [[3.0], [0.0, 0.0, 0.0], [-2e6, -2e6], [1e-9, 2e-9]])
@@ -762,6 +768,9 @@ def test_numbers_and_names_read_well():
     assert wording.duration(7265) == "2 h 1 min"
     assert wording.date_text("yesterday") == "yesterday"
     assert wording.value_text((0.5, None)) == "[0.5, null]"
+    assert wording.meaning("val_knn_20").startswith("Accuracy of the vote")
+    assert wording.meaning("effective_rank").startswith("Directions")
+    assert wording.meaning("knnx") == ""
     assert wording.method_name("ssl_hsic") == "SSL-HSIC"
 
 

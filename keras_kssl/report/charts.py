@@ -18,7 +18,11 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line of a chart: its points, NaN where there is none, and how it looks."""
+    """A line of a chart: its points, and how it looks.
+
+    Where there is no number, as in epochs that were not judged, the line goes straight
+    on to the next one.
+    """
 
     name: str
     x: list
@@ -95,7 +99,10 @@ def chart(title, lines, x_name, log=False, width=320, height=190):
         x_name=x_name,
         width=width,
         height=height,
-        paths=[(line.style, _path(line, place, log)) for line in lines],
+        paths=[
+            (line.style, "M" + "L".join("{} {}".format(*place(x, y)) for x, y in shown))
+            for line, shown in zip(lines, points, strict=True)
+        ],
         marks=marks,
         x_ticks=[(place(x, y_axis.low)[0], text) for x, text in x_axis.ticks(5)],
         y_ticks=[(place(x_axis.low, y)[1], text) for y, text in y_axis.ticks(5)],
@@ -105,18 +112,6 @@ def chart(title, lines, x_name, log=False, width=320, height=190):
 
 def _is_shown(x, y, log):
     return math.isfinite(y) and not (log and min(x, y) <= 0)
-
-
-def _path(line, place, log):
-    """An SVG path, broken where there is no number."""
-    parts, is_drawing = [], False
-    for x, y in zip(line.x, line.y, strict=True):
-        if not _is_shown(x, y, log):
-            is_drawing = False
-            continue
-        parts.append("{}{} {}".format("L" if is_drawing else "M", *place(x, y)))
-        is_drawing = True
-    return "".join(parts)
 
 
 class _Axis:

@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_kssl.recipes import Recipe
 from keras_kssl.report import charts, wording
-from keras_kssl.report.parts import over_seeds
+from keras_kssl.report.parts import over_seeds, remarks
 from keras_kssl.report.reading import Missing
 
 
@@ -56,7 +56,7 @@ def _accuracy(stages, stage, name):
 
 
 def evaluations(records):
-    """Scores of `kssl evaluate` in groups: title, test set, (score, texts) pairs.
+    """Scores of `kssl evaluate` in groups: title, remarks, texts by score.
 
     A group holds what was measured by one protocol with equal settings on the same
     images: the rest cannot be compared. A text is `None` where a run has no such score.
@@ -66,24 +66,23 @@ def evaluations(records):
         for evaluation in record.evaluations:
             for result in evaluation.results:
                 settings = repr(sorted(result.settings.items()))
-                key = (result.title, evaluation.test, evaluation.train, settings)
-                rows = groups.setdefault(key, {})
+                sets = (evaluation.test, evaluation.train)
+                key = (result.title, *sets, settings, result.metric)
+                group = groups.setdefault(key, _group(result, evaluation.test))
                 for score in result.scores:
-                    texts = rows.setdefault(score.name, [None] * len(records))
+                    name = wording.score_name(score.name)
+                    texts = group["rows"].setdefault(name, [None] * len(records))
                     texts[position] = over_seeds(score)
     if not groups:
         raise Missing(
             "No evaluation lies in the folders of the runs. Measure their encoders:",
             records[0].evaluate_command,
         )
-    return [
-        {
-            "title": title,
-            "test": test,
-            "rows": [(wording.score_name(name), texts) for name, texts in rows.items()],
-        }
-        for (title, test, *_), rows in groups.items()
-    ]
+    return list(groups.values())
+
+
+def _group(result, test):
+    return {"title": result.title, "remarks": [test, *remarks(result)], "rows": {}}
 
 
 def curves(records):
@@ -104,9 +103,9 @@ def curves(records):
         panels.append(
             {
                 "name": name,
-                "meaning": wording.METRICS.get(name.removeprefix("val_"), ""),
+                "meaning": wording.meaning(name),
                 "runs": [
-                    (line.name, line.style, wording.number(line.y[-1]))
+                    (line.name, line.style, wording.last_number(line.y))
                     for line in lines
                 ],
                 "chart": charts.chart(name, lines, "epoch"),

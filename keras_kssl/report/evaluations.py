@@ -19,13 +19,19 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one protocol has measured, and how."""
+    """What one protocol has measured, and how.
+
+    `metric` is how images are counted, "" where they are not; `changed` names the
+    settings that are not the protocol's own; `seeds` is empty where nothing is random.
+    """
 
     title: str
+    metric: str
     settings: dict
     seeds: tuple
     scores: tuple[Score, ...]
     chosen: dict
+    changed: tuple[str, ...]
     seconds: float
 
 
@@ -80,9 +86,11 @@ def _result(value):
     )
     return Result(
         title=str(value["title"]),
+        metric=str(value.get("metric") or ""),
         settings=dict(value["settings"]),
         seeds=tuple(value["seeds"]),
         scores=scores,
         chosen=dict(value.get("chosen") or {}),
+        changed=tuple(str(name) for name in value.get("changed", ())),
         seconds=float(value["seconds"]),
     )

@@ -89,8 +89,8 @@ def curves(record):
     return [
         {
             "name": name,
-            "meaning": wording.METRICS.get(name.removeprefix("val_"), ""),
-            "last": wording.number(values[-1]),
+            "meaning": wording.meaning(name),
+            "last": wording.last_number(values),
             "chart": charts.chart(
                 name, [charts.Line(name, record.epochs, values)], "epoch"
             ),
@@ -124,6 +124,7 @@ def _group(result):
     settings = [
         *result.settings.items(),
         *((f"{name}, chosen", value) for name, value in result.chosen.items()),
+        *([("metric", result.metric)] if result.metric else []),
         ("seeds", list(result.seeds)),
     ]
     rows = [
@@ -133,16 +134,26 @@ def _group(result):
             "each": ", ".join(
                 wording.score_text(score.name, value) for value in score.values
             ),
-            "seeds": len(result.seeds),
+            "seeds": len(result.seeds) or None,
         }
         for score in result.scores
     ]
     return {
         "title": result.title,
-        "time": wording.duration(result.seconds),
+        "remarks": [*remarks(result), wording.duration(result.seconds)],
         "rows": rows,
         "settings": [(name, wording.value_text(value)) for name, value in settings],
     }
+
+
+def remarks(result):
+    """What sets a result apart from the protocol as it is."""
+    found = []
+    if result.metric not in ("", "top_1"):
+        found.append(wording.score_name(result.metric))
+    if result.changed:
+        found.append(f"with other {', '.join(result.changed)}")
+    return found
 
 
 def over_seeds(score):

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 
 _METHODS = {"ssl_hsic": "SSL-HSIC", "sfrik": "SFRIK"}
 _STAGES = {"raw_pixels": "raw pixels", "untrained": "before", "trained": "after"}
@@ -9,7 +10,7 @@ _STAGES = {"raw_pixels": "raw pixels", "untrained": "before", "trained": "after"
 _NO_SHARES = ("rms", "rel")
 
 # What metrics mean, and what is good.
-METRICS = {
+_METRICS = {
     "loss": "What training minimises. Lower is better, within one method and recipe.",
     "hsic_zy": "Dependence of embeddings on which image they are of. Higher is better.",
     "hsic_zy_unbiased": "The same without the pairs of a view with itself. Higher is "
@@ -26,6 +27,13 @@ METRICS = {
     "collapse.",
     "effective_rank": "Directions that embeddings use. Higher is better; near 1 is "
     "collapse.",
+    "spread": "How evenly embeddings use their coordinates. 1 is uniform on the "
+    "sphere; near 0 is collapse.",
+    "gradient_norm": "Length of the gradient, mean over steps. Should neither grow nor "
+    "jump.",
+    "knn": "Accuracy of the vote of the nearest neighbours on the test images. Higher "
+    "is better.",
+    "linear": "Accuracy of a linear probe on the test images. Higher is better.",
     "probe_accuracy": "Accuracy of the linear probe trained beside. Higher is better.",
 }
 
@@ -64,6 +72,17 @@ def score_text(name, mean, std=None):
 def number(value):
     """A number with four digits that count."""
     return f"{value:.4g}"
+
+
+def meaning(metric):
+    """What a metric means and what is good; empty for others than the library's."""
+    name = metric.removeprefix("val_")
+    return _METRICS.get("knn" if name.startswith("knn_") else name, "")
+
+
+def last_number(values):
+    """The last number of a curve that is one: not every epoch need be measured."""
+    return number(next(value for value in values[::-1] if math.isfinite(value)))
 
 
 def value_text(value):
