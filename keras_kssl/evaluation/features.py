@@ -170,6 +170,17 @@ def check_widths(caller, train_x, test_x):
         )
 
 
+def check_data(caller, train_x, train_y, test_x, test_y):
+    """Features and labels to learn from and to test on, checked against each other."""
+    train_x = check_features(caller, "train_x", train_x)
+    test_x = check_features(caller, "test_x", test_x)
+    check_widths(caller, train_x, test_x)
+    train_y = check_labels(caller, "train_y", train_y, len(train_x))
+    test_y = check_labels(caller, "test_y", test_y, len(test_x))
+    check_classes_seen(caller, train_y, test_y)
+    return train_x, train_y, test_x, test_y
+
+
 def labelled_sources(caller, train, test):
     """Sources of a labelled training and test set, checked without reading images."""
     sources = {"train": open_source(train), "test": open_source(test)}

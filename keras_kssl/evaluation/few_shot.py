@@ -4,13 +4,7 @@ import numpy as np
 
 from keras_kssl._checks import check_integer, check_that
 from keras_kssl._seeds import derived_seed
-from keras_kssl.evaluation.features import (
-    check_classes_seen,
-    check_features,
-    check_labels,
-    check_widths,
-    unit_rows,
-)
+from keras_kssl.evaluation.features import check_data, unit_rows
 from keras_kssl.evaluation.logistic import LogisticRegressions
 from keras_kssl.evaluation.metrics import score_predictions
 from keras_kssl.evaluation.subsets import balanced_subset
@@ -54,12 +48,8 @@ def few_shot_accuracy(
         ValueError: where a class has fewer images than the smallest n.
     """
     caller = "few_shot_accuracy"
-    train_x = check_features(caller, "train_x", train_x)
-    test_x = check_features(caller, "test_x", test_x)
-    check_widths(caller, train_x, test_x)
-    train_y = check_labels(caller, "train_y", train_y, len(train_x))
-    test_y = check_labels(caller, "test_y", test_y, len(test_x))
-    check_classes_seen(caller, train_y, test_y)
+    data = check_data(caller, train_x, train_y, test_x, test_y)
+    train_x, train_y, test_x, test_y = data
     check_integer(caller, "draws", draws, minimum=1)
     check_integer(caller, "seed", seed, minimum=0)
     shots = [check_integer(caller, "shots", n, minimum=1) for n in np.ravel(shots)]

@@ -6,13 +6,7 @@ import numpy as np
 import threadpoolctl
 
 from keras_kssl._checks import check_integer, check_number, check_that
-from keras_kssl.evaluation.features import (
-    check_classes_seen,
-    check_features,
-    check_labels,
-    check_widths,
-    labelled_features,
-)
+from keras_kssl.evaluation.features import check_data, labelled_features
 from keras_kssl.evaluation.metrics import score_predictions
 from keras_kssl.evaluation.subsets import split_off
 
@@ -87,12 +81,8 @@ def linear_accuracy(
     step, and there is no weight decay (1e-6 there).
     """
     caller = "linear_accuracy"
-    train_x = check_features(caller, "train_x", train_x)
-    test_x = check_features(caller, "test_x", test_x)
-    check_widths(caller, train_x, test_x)
-    train_y = check_labels(caller, "train_y", train_y, len(train_x))
-    test_y = check_labels(caller, "test_y", test_y, len(test_x))
-    check_classes_seen(caller, train_y, test_y)
+    data = check_data(caller, train_x, train_y, test_x, test_y)
+    train_x, train_y, test_x, test_y = data
     check_integer(caller, "seed", seed, minimum=0)
     check_integer(caller, "epochs", epochs, minimum=1)
     rates = sorted(

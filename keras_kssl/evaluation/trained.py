@@ -14,22 +14,13 @@ _HELD_OUT = 0.1
 
 def linear_as_sfrik(task, settings, seed):
     """A linear classifier on frozen features of augmented images, as SFRIK's is."""
-    source, size = task.train, _batch_size(task.train, settings)
-    steps_per_epoch = len(source) // size
     classifier = _classifier(
         task,
         seed,
         rates=(settings["learning_rate"],),
         weight_decay=settings["weight_decay"],
     )
-    classifier.train(
-        source,
-        size,
-        settings["epochs"] * steps_per_epoch,
-        CosinePerEpoch(steps_per_epoch, settings["epochs"]),
-        seed=seed,
-        callbacks=task.callbacks(size),
-    )
+    _train_epochs(task, classifier, task.train, settings, seed)
     return _of_frozen(task, "linear_sfrik", classifier)
 
 
@@ -63,22 +54,13 @@ def fine_tune_part(task, settings, seed):
         # The part does not change with the seed of the training.
         rows = balanced_subset(task.train.labels, settings["fraction"], seed=0)
     source = task.train.only(rows)
-    size = _batch_size(source, settings)
-    steps_per_epoch = len(source) // size
     classifier = _classifier(
         task,
         seed,
         rates=(settings["head_learning_rate"],),
         encoder_rate=settings["encoder_learning_rate"],
     )
-    classifier.train(
-        source,
-        size,
-        settings["epochs"] * steps_per_epoch,
-        CosinePerEpoch(steps_per_epoch, settings["epochs"]),
-        seed=seed,
-        callbacks=task.callbacks(size),
-    )
+    _train_epochs(task, classifier, source, settings, seed)
     score = _score(task, classifier)
     return {"scores": {task.protocol: score}, "chosen": {"images": len(source)}}
 
@@ -125,6 +107,20 @@ def fine_tune_whole(task, settings, seed):
     train(whole, rate, decay)
     chosen |= {"learning_rate": rate, "weight_decay": decay}
     return {"scores": {task.protocol: _score(task, classifier)}, "chosen": chosen}
+
+
+def _train_epochs(task, classifier, source, settings, seed):
+    """Trains for a number of epochs, the learning rate falling once in each."""
+    size = _batch_size(source, settings)
+    steps_per_epoch = len(source) // size
+    classifier.train(
+        source,
+        size,
+        settings["epochs"] * steps_per_epoch,
+        CosinePerEpoch(steps_per_epoch, settings["epochs"]),
+        seed=seed,
+        callbacks=task.callbacks(size),
+    )
 
 
 def _classifier(task, seed, antialias=True, **options):
