@@ -353,7 +353,7 @@ def judged():
         "linear-sfrik": {"epochs": 6, "batch_size": 30},
         "linear-hsic": {"epochs": 6, "batch_size": 30, "base_learning_rate": 5.0},
         "logreg": {"strengths": (0.01, 1.0)},
-        "few-shot": {"draws": 3, "shots": 8},
+        "few-shot": {"draws": 3, "shots": 30},
         "finetune-1": {"fraction": 0.2, "epochs": 10, "batch_size": 12},
         "finetune-10": {"epochs": 10, "batch_size": 6},
         "finetune-100": {
