@@ -140,6 +140,11 @@ def test_settings_and_seeds_of_protocols_are_options(run_folder, files, capsys):
     assert len(few_shot["scores"]["few_shot_2"]["values"]) == 4
     assert found["train"] == found["test"] == source
     assert found["versions"]["keras"] == keras.__version__
+    # Another evaluation loses nothing of the first.
+    assert cli.main([*arguments, "--protocols", "knn"]) == 0
+    assert json.loads((run_folder / "evaluation.json").read_text()) == found
+    (result,) = json.loads((run_folder / "evaluation_2.json").read_text())["results"]
+    assert result["protocol"] == "knn"
 
 
 def test_export_writes_the_formats_asked_for(run_folder, tmp_path, capsys):

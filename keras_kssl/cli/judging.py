@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from keras_kssl.cli.words import changes_of, integers, load_encoder, size_of_run
+from keras_kssl.cli.words import (
+    changes_of,
+    integers,
+    load_encoder,
+    size_of_run,
+    unused,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Evaluate:
     batch_size: int = 256
     """Images per call of the encoder."""
     out: pathlib.Path | None = None
-    """JSON file to write the results to. Default: evaluation.json in the run folder."""
+    """JSON file to write the results to. Default: evaluation.json in the run folder, or
+    evaluation_2.json where that is there, and so on."""
 
     def run(self):
         protocols = [name.strip() for name in self.protocols.split(",")]
@@ -51,7 +58,7 @@ class Evaluate:
 
         out = self.out
         if out is None and self.run_folder.is_dir():
-            out = self.run_folder / "evaluation.json"
+            out = unused(self.run_folder / "evaluation.json")
         record = evaluation.Record(self.run_folder, self.train, self.test, out)
         evaluation.evaluate(
             encoder,

@@ -9,6 +9,7 @@ import tyro
 
 from keras_kssl import recipes
 from keras_kssl._checks import check_that
+from keras_kssl.cli.words import unused
 
 _EXIT_FAILED = 1
 
@@ -128,12 +129,7 @@ def _new_folder(recipe):
     kind, _, rest = (recipe.data or "").partition(":")
     name = rest if kind == "builtin" else pathlib.PurePath(rest).stem
     name = re.sub(r"[^\w-]+", "_", name) or kind or "none"
-    base = pathlib.Path("runs") / f"{recipe.method}_{name}"
-    folder, number = base, 1
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}_{number}")
-    return folder
+    return unused(pathlib.Path("runs") / f"{recipe.method}_{name}")
 
 
 def pretrain(recipe, out, overwrite, **options):

@@ -43,6 +43,15 @@ def split(argument, text, choices):
     return tuple(check_choice("kssl", argument, name, choices) for name in names)
 
 
+def unused(path):
+    """A path that is not there yet: this one, or one with a number behind its name."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return found
+
+
 def load_encoder(path):
     path = path.expanduser()
     if path.is_dir():
