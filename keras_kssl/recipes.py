@@ -434,6 +434,7 @@ def quickstart(method, seed=0):
         method=method,
         data="builtin:digits:train",
         eval_test="builtin:digits:test",
+        eval_every=9,
         encoder="resnet10",
         width=0.25,
         projector=(512, 128) if method == "ssl_hsic" else (512, 512, 512),
