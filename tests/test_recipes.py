@@ -247,6 +247,7 @@ def test_quickstart_chooses_these_options_and_leaves_the_others(method):
         "method": method,
         "data": "builtin:digits:train",
         "eval_test": "builtin:digits:test",
+        "eval_every": 9,
         "encoder": "resnet10",
         "width": 0.25,
         "projector": {"ssl_hsic": (512, 128), "sfrik": (512, 512, 512)}[method],
