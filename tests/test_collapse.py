@@ -190,6 +190,8 @@ def test_models_without_these_metrics_are_left_alone(logs):
     for step in range(500):
         monitor.on_train_batch_end(step, logs)
     monitor.on_epoch_end(0, logs)
+    assert monitor.found == {}
+    assert monitor.reason is None
 
 
 def test_one_odd_step_is_no_sign_and_no_measure():
