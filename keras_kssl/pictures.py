@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import threadpoolctl
@@ -80,9 +81,9 @@ def draw_maps(panels, labels, path, class_names=None, seed=0):
     labels = np.asarray(labels)[:_MAP_POINTS]
     classes = np.unique(labels)
     figure = _figure(5.2 * len(panels) + 1.0, 5.4)
-    for i, (title, features) in enumerate(panels.items(), start=1):
+    maps = map_features([np.asarray(f)[:_MAP_POINTS] for f in panels.values()], seed)
+    for i, (title, points) in enumerate(zip(panels, maps, strict=True), start=1):
         axes = figure.add_subplot(1, len(panels), i)
-        points = map_features(np.asarray(features)[:_MAP_POINTS], seed)
         for position, label in enumerate(classes):
             name = str(label) if class_names is None else str(class_names[label])
             axes.scatter(
@@ -103,16 +104,24 @@ def draw_maps(panels, labels, path, class_names=None, seed=0):
     return _write(figure, path)
 
 
-def map_features(features, seed=0):
+def map_features(sets, seed=0):
     """Features, scaled to unit length, in two dimensions: t-SNE.
 
     Args:
-        features: (n, d), n at least 4.
-        seed: integer seed of the map.
+        sets: sets of features, each (n, d), n at least 4; they are mapped side by side,
+            each by one thread.
+        seed: integer seed of the maps.
 
     Returns:
-        Points (n, 2).
+        Points (n, 2) for each set.
     """
+    # A thousand steps of a few milliseconds: more threads for one map save little, and
+    # on a busy machine wait for each other for most of the time.
+    with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda features: _map(features, seed), sets))
+
+
+def _map(features, seed):
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import normalize
@@ -120,13 +129,10 @@ def map_features(features, seed=0):
     count, dim = features.shape
     components = min(50, dim, count - 1)
     features = normalize(features.astype("float64"))
+    reduced = PCA(components, random_state=seed).fit_transform(features)
     perplexity = min(30.0, (count - 1) / 3.0)
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
-    # A thousand steps of a few milliseconds: threads save little, and on a busy machine
-    # wait for each other for most of the time.
-    with threadpoolctl.threadpool_limits(1):
-        reduced = PCA(components, random_state=seed).fit_transform(features)
-        return tsne.fit_transform(reduced)
+    return tsne.fit_transform(reduced)
 
 
 def _colour(position):

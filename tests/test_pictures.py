@@ -82,7 +82,7 @@ def test_maps_show_the_first_thousand_images_and_no_legend_for_many_classes(
 ):
     seen = []
     monkeypatch.setattr(
-        pictures, "map_features", lambda x, seed: seen.append(len(x)) or x[:, :2]
+        pictures, "_map", lambda x, seed: seen.append(len(x)) or x[:, :2]
     )
     labels = np.arange(1200) % 50
     features = np.random.default_rng(0).normal(size=(1200, 3))

@@ -33,7 +33,8 @@ def feature_map(sample, features):
     """Test features in two dimensions, with the images in their places."""
     if len(sample) < _FEWEST_FOR_A_MAP:
         raise Missing(f"A map takes {_FEWEST_FOR_A_MAP} images or more.")
-    layout = images.lay_out(pictures.map_features(features))
+    (points,) = pictures.map_features([features])
+    layout = images.lay_out(points)
     colours = _colours(sample)
     points = [
         {"x": x, "y": y, "name": _describe(sample, i), "colour": colours[i]}
