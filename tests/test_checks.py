@@ -7,6 +7,8 @@ import pytest
 
 from keras_kssl import _checks
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_message_names_rule_value_and_remedy_in_this_order():
     text = _checks.message("LARS", "momentum", "at most 1", 2.0, "Take 0.9.")

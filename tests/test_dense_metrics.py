@@ -21,6 +21,8 @@ from keras_kssl.evaluation.dense import (
 )
 from keras_kssl.evaluation.dense.metrics import depth_sums, errors_from_sums
 
+pytestmark = pytest.mark.any_backend
+
 
 def masks(classes=5, absent=(), seed=0):
     generator = np.random.default_rng(seed)

@@ -13,6 +13,8 @@ from keras_kssl.evaluation.dense.voc import CLASSES
 from tests.photos import encoded, picture
 from tests.shapes import box_of, shapes
 
+pytestmark = pytest.mark.any_backend
+
 IMAGES, MASKS, OBJECTS, DEPTHS = shapes(5, size=24, seed=3, most=2)
 BY_TASK = {"segmentation": MASKS, "detection": OBJECTS, "depth": DEPTHS}
 

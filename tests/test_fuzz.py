@@ -11,6 +11,8 @@ from keras_kssl import recipes
 from keras_kssl.data import decoding, files, open_source
 from tests.photos import broken_files, encoded, odd_files, picture
 
+pytestmark = pytest.mark.any_backend
+
 IMAGES = 10_000
 ARCHIVES = 2000
 TABLES = 2000

@@ -6,6 +6,8 @@ from PIL import Image
 
 from keras_kssl import pictures
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def figures(monkeypatch):

@@ -9,6 +9,8 @@ import pytest
 
 from keras_kssl.recipes import Facts, Recipe, quickstart
 
+pytestmark = pytest.mark.any_backend
+
 METHODS = ("ssl_hsic", "sfrik")
 every_method = pytest.mark.parametrize("method", METHODS)
 # What stays None in a resolved recipe: it is optional, or the data's channels or the

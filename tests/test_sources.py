@@ -9,6 +9,8 @@ from PIL import Image
 from keras_kssl.data import ArraySource, open_source
 from keras_kssl.data.arrays import unit_images
 
+pytestmark = pytest.mark.any_backend
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 31, 45, 3)).astype("uint8")
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
 

@@ -7,6 +7,8 @@ import pytest
 
 import keras_kssl
 
+pytestmark = pytest.mark.any_backend
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "keras_kssl"
 
