@@ -8,6 +8,7 @@ __all__ = [
     "__version__",
     "augment",
     "callbacks",
+    "convert",
     "data",
     "distribution",
     "evaluation",

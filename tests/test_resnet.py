@@ -346,7 +346,8 @@ def test_kernels_of_one_shape_differ_within_a_network():
 
 
 def test_config_holds_exactly_the_arguments_of_the_constructor():
-    arguments = (10, 0.125, "cifar", 2, (0.1, 0.2), (0.3, 0.4), False, 7)
+    arguments = (10, 0.125, "cifar", 2, (0.1, 0.2), (0.3, 0.4), False)
+    arguments += ("same", 7)
     encoder = without_weights(*arguments, name="e")
     config = encoder.get_config()
     assert list(config) == list(inspect.signature(ResNet).parameters)
@@ -358,6 +359,7 @@ def test_config_holds_exactly_the_arguments_of_the_constructor():
         "mean": (0.1, 0.2),
         "std": (0.3, 0.4),
         "zero_init_last_gamma": False,
+        "padding": "same",
         "seed": 7,
         "dtype": "float32",
         "name": "e",

@@ -21,7 +21,7 @@ LAYERS = (
     ("statistics", "augment.image_ops"),
     ("objectives", "optimizers", "augment", "checkpoints"),
     ("models", "distribution"),
-    ("data", "evaluation", "export", "pictures"),
+    ("data", "evaluation", "export", "convert", "pictures"),
     ("recipes", "preview", "doctor", "callbacks"),
     ("pretraining",),
     ("inspection", "report"),

@@ -13,7 +13,7 @@ from keras_kssl._seeds import derived_seed
 from keras_kssl.models.layers import BatchNorm, Normalize
 
 # Depth -> (blocks per stage, whether the blocks are bottlenecks).
-_STAGES = {
+STAGES = {
     10: ((1, 1, 1, 1), False),
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
@@ -22,6 +22,7 @@ _STAGES = {
     152: ((3, 8, 36, 3), True),
 }
 _MINIMUM_SIZES = {"imagenet": 32, "cifar": 8}
+_PADDINGS = ("symmetric", "same")
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -49,6 +50,9 @@ class ResNet(keras.Model):
             ImageNet's for three channels, otherwise 0.25 for each.
         zero_init_last_gamma: whether the last batch normalisation of every block
             starts with scale 0, so that the block starts as its shortcut. Default True.
+        padding: "symmetric", as PyTorch pads, or "same", as TensorFlow does, which
+            where a stride is 2 adds less on the top and the left or nothing. Weights
+            trained with one give other features with the other. Default "symmetric".
         seed: integer of at least 0 that fixes the initial weights (on one backend), or
             None for others each time. Default None.
         dtype: dtype policy of the layers, such as "mixed_bfloat16". Default: Keras's
@@ -65,7 +69,7 @@ class ResNet(keras.Model):
         under float64).
 
     Raises:
-        ValueError: for an unknown depth or stem and for numbers out of range.
+        ValueError: for an unknown depth, stem or padding and for numbers out of range.
 
     The layers are named stem_conv, stage1_block1_conv1, stage1_block1_bn1,
     stage1_block1_shortcut_conv, ...; stage1_output to stage4_output are the feature
@@ -82,9 +86,8 @@ class ResNet(keras.Model):
         - He et al. 2016, "Deep Residual Learning for Image Recognition",
           https://arxiv.org/abs/1512.03385. There the stride of a bottleneck sits on its
           first 1x1 convolution.
-        - The code of SSL-HSIC pads its convolutions by TensorFlow's "SAME", which adds
-          nothing on the top and the left where a stride is 2, and has a projection at
-          the head of every stage: for basic blocks one more than here, in stage 1.
+        - The code of SSL-HSIC has `padding="same"`, and a projection at the head of
+          every stage: for basic blocks one more than here, in stage 1.
         - `width` widens the whole network; torchvision's wide_resnet50_2 widens the
           3x3 convolutions only.
     """
@@ -98,15 +101,17 @@ class ResNet(keras.Model):
         mean=None,
         std=None,
         zero_init_last_gamma=True,
+        padding="symmetric",
         seed=None,
         dtype=None,
         name=None,
     ):
-        check_choice("ResNet", "depth", depth, _STAGES)
+        check_choice("ResNet", "depth", depth, STAGES)
         width = check_number("ResNet", "width", width, minimum=0.0)
         check_that(width > 0, "ResNet", "width", "above 0", width)
         check_choice("ResNet", "stem", stem, _MINIMUM_SIZES)
         check_integer("ResNet", "input_channels", input_channels, minimum=1)
+        check_choice("ResNet", "padding", padding, _PADDINGS)
         if seed is not None:
             check_integer("ResNet", "seed", seed, minimum=0)
         rgb = input_channels == 3
@@ -118,10 +123,10 @@ class ResNet(keras.Model):
 
         image_dtype = keras.backend.result_type(policy.compute_dtype, "float32")
         images = keras.Input((None, None, input_channels), dtype=image_dtype)
-        builder = _Builder(policy, seed, zero_init_last_gamma)
+        builder = _Builder(policy, seed, zero_init_last_gamma, padding)
         x = Normalize(mean, std, dtype=policy, name="normalize")(images)
         x = builder.stem(x, _channels(64, width), stem)
-        block_counts, bottleneck = _STAGES[depth]
+        block_counts, bottleneck = STAGES[depth]
         for stage, block_count in enumerate(block_counts, start=1):
             channels = _channels(64 * 2 ** (stage - 1), width)
             x = builder.stage(x, stage, block_count, channels, bottleneck)
@@ -138,6 +143,7 @@ class ResNet(keras.Model):
         self.mean = mean
         self.std = std
         self.zero_init_last_gamma = zero_init_last_gamma
+        self.padding = padding
         self.seed = seed
         self._layer_policy = policy
 
@@ -176,6 +182,7 @@ class ResNet(keras.Model):
             "mean": self.mean,
             "std": self.std,
             "zero_init_last_gamma": self.zero_init_last_gamma,
+            "padding": self.padding,
             "seed": self.seed,
             "dtype": self._layer_policy.name,
             "name": self.name,
@@ -189,10 +196,11 @@ class ResNet(keras.Model):
 class _Builder:
     """Adds layers to the graph of a ResNet, each kernel with a seed of its own."""
 
-    def __init__(self, policy, seed, zero_init_last_gamma):
+    def __init__(self, policy, seed, zero_init_last_gamma, padding):
         self.policy = policy
         self.seed = seed
         self.zero_init_last_gamma = zero_init_last_gamma
+        self.padding = padding
         self.kernel_count = 0
 
     def stem(self, x, channels, kind):
@@ -201,9 +209,14 @@ class _Builder:
         x = self.relu(self.bn(x, "stem_bn"), "stem_relu")
         if kind == "imagenet":
             # After a ReLU, padding by 0 is padding by minus infinity.
-            x = self.pad(x, 1, "stem_pool_pad")
+            x, padding = self.padded(x, 3, 2, "stem_pool_pad")
             x = layers.MaxPooling2D(
-                3, 2, data_format="channels_last", dtype=self.policy, name="stem_pool"
+                3,
+                2,
+                padding=padding,
+                data_format="channels_last",
+                dtype=self.policy,
+                name="stem_pool",
             )(x)
         return x
 
@@ -242,11 +255,7 @@ class _Builder:
         return self.bn(x, f"{prefix}_shortcut_bn")
 
     def conv(self, x, channels, size, stride, name):
-        # "same" pads evenly where the stride is 1 only; elsewhere it favours the end.
-        padding = "same"
-        if stride > 1 and size > 1:
-            padding = "valid"
-            x = self.pad(x, size // 2, f"{name}_pad")
+        x, padding = self.padded(x, size, stride, f"{name}_pad")
         return layers.Conv2D(
             channels,
             size,
@@ -270,10 +279,15 @@ class _Builder:
         gamma = "zeros" if last and self.zero_init_last_gamma else "ones"
         return BatchNorm(name=name, gamma_initializer=gamma, dtype=self.policy)(x)
 
-    def pad(self, x, pixels, name):
-        return layers.ZeroPadding2D(
-            pixels, data_format="channels_last", dtype=self.policy, name=name
-        )(x)
+    def padded(self, x, size, stride, name):
+        """The maps to slide a window over, and the padding that is left to it."""
+        # "same" pads evenly where the stride is 1 only; elsewhere it favours the end.
+        if stride == 1 or size == 1 or self.padding == "same":
+            return x, "same"
+        pad = layers.ZeroPadding2D(
+            size // 2, data_format="channels_last", dtype=self.policy, name=name
+        )
+        return pad(x), "valid"
 
     def relu(self, x, name):
         return layers.ReLU(dtype=self.policy, name=name)(x)
