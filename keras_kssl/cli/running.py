@@ -12,6 +12,7 @@ import tempfile
 
 import tyro
 
+from keras_kssl.cli.converting import Convert
 from keras_kssl.cli.judging import Evaluate, Report, Transfer
 from keras_kssl.cli.looking import Doctor, Preview
 from keras_kssl.cli.training import Pretrain, Quickstart, RunEnded, typed_options
@@ -26,6 +27,7 @@ COMMANDS = (
     Transfer,
     Extract,
     Export,
+    Convert,
     Report,
     Preview,
     Doctor,

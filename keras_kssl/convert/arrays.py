@@ -1,12 +1,13 @@
 """The arrays of a file of weights, by their place in it."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from keras_kssl._checks import message
 from keras_kssl.convert import npy, pth, safetensors
-from keras_kssl.convert.failures import explained
+from keras_kssl.convert.failures import Unreadable, explained
 
 _READERS = {
     ".pth": pth.read,
@@ -15,46 +16,60 @@ _READERS = {
     ".safetensors": safetensors.read,
     ".npy": npy.read,
 }
+# A path through nested containers takes room for each of its steps.
+_DEEPEST = 32
 
 
-def read_arrays(caller, path, suffixes):
-    """All arrays of a file: dictionary from their place, a tuple of keys, to arrays.
+def arrays_of(caller, source, suffixes):
+    """All arrays in a file or a dictionary, by their place, a tuple of keys.
 
     The place of an array in a file of one state dict is `("conv1.weight",)`, in a
     checkpoint for example `("state_dict", "conv1.weight")`.
 
     Args:
-        caller: who asks, for messages.
-        path: local file; its suffix tells the format.
+        caller: who asks, for messages; it calls its argument `source`.
+        source: path of a local file, whose suffix tells the format; or a dictionary.
         suffixes: those that `caller` takes.
 
     Raises:
         ValueError: for other suffixes, damaged files, and files of other things than
             arrays and plain values, of which nothing is run.
     """
-    path = pathlib.Path(path).expanduser()
-    rule = f"a file ending in {', '.join(suffixes)}"
+    rule = "a whole file, or a dictionary, of weights and plain values"
+    if isinstance(source, Mapping):
+        with explained(caller, f"a {type(source).__name__}", rule):
+            return _flat(source)
+    path = pathlib.Path(source).expanduser()
     if path.suffix not in suffixes:
-        raise ValueError(message(caller, "path", rule, str(path)))
+        endings = f"a file ending in {', '.join(suffixes)}"
+        raise ValueError(message(caller, "source", endings, str(path)))
     if not path.is_file():
-        raise FileNotFoundError(
-            message(caller, "path", "a file that is there", str(path))
-        )
-    with explained(caller, path, "a whole file of weights and plain values"):
-        return flat(_READERS[path.suffix](path))
+        there = "a file that is there"
+        raise FileNotFoundError(message(caller, "source", there, str(path)))
+    with explained(caller, str(path), rule):
+        return _flat(_READERS[path.suffix](path))
 
 
-def flat(tree):
-    """The arrays in nested dictionaries, lists and tuples, by their place."""
+def _flat(tree):
     found, seen, rest = {}, set(), [((), tree)]
     while rest:
         place, node = rest.pop()
-        if isinstance(node, dict | list | tuple):
+        if isinstance(node, Mapping | list | tuple):
+            if len(place) > _DEEPEST:
+                raise Unreadable(f"It is nested over {_DEEPEST} levels deep.")
             # A container in two places, or in itself, is taken once.
             if id(node) not in seen:
                 seen.add(id(node))
-                pairs = node.items() if isinstance(node, dict) else enumerate(node)
+                pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
                 rest += [((*place, str(key)), value) for key, value in pairs][::-1]
         elif getattr(node, "shape", None) is not None:
-            found[place] = np.asarray(node)
+            found[place] = _array(node)
     return found
+
+
+def _array(node):
+    if hasattr(node, "detach"):  # a PyTorch tensor, which may be on an accelerator
+        node = node.detach().cpu()
+        if "bfloat16" in str(node.dtype):  # which PyTorch does not hand to NumPy
+            node = node.float()
+    return np.asarray(node)

@@ -17,10 +17,10 @@ class Unreadable(Exception):
 
 
 @contextlib.contextmanager
-def explained(caller, path, rule):
-    """Turns `Unreadable` into the library's `ValueError` about `path`."""
+def explained(caller, source, rule):
+    """Turns `Unreadable` into the library's `ValueError` about `source`."""
     try:
         yield
     except Unreadable as error:
         remedy = f"{error.reason} {error.remedy}"
-        raise ValueError(message(caller, "path", rule, str(path), remedy)) from error
+        raise ValueError(message(caller, "source", rule, source, remedy)) from error

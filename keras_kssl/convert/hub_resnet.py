@@ -1,4 +1,4 @@
-"""KerasHub's ResNet backbones: ours as theirs, which its detectors and segmenters take."""
+"""KerasHub's ResNet backbones, which its detectors and segmenters take, and ours."""
 
 import keras
 import numpy as np
@@ -117,8 +117,8 @@ def keras_hub_image_converter(encoder, image_size=None):
 def from_keras_hub(backbone, mean=None, std=None, name=None):
     """An encoder with the weights of a backbone of KerasHub.
 
-    For `keras_hub.models.ResNetBackbone` of ResNet-18 to ResNet-152, such as its presets
-    "resnet_50_imagenet"; not for its ResNetV2 (pre-activation) and ResNet-vd kinds.
+    For ResNet-18 to ResNet-152, such as the preset "resnet_50_imagenet"; not for the
+    kinds ResNetV2 (pre-activation) and ResNet-vd.
 
     Args:
         backbone: `keras_hub.models.ResNetBackbone`.

@@ -1,7 +1,7 @@
-"""Nested dictionaries of arrays that `numpy.save` has written, read without running them.
+"""Nested dictionaries of arrays as `numpy.save` writes them, read as data.
 
-`numpy.save` pickles what is no array, and `numpy.load(allow_pickle=True)` runs what such
-a file asks for.
+`numpy.save` pickles what is no array, and `numpy.load(allow_pickle=True)` runs what
+such a file asks for.
 """
 
 import mmap
@@ -32,7 +32,7 @@ def read(path):
         try:
             version = np.lib.format.read_magic(file)
             shape, _, dtype = _HEADERS[version](file)
-        except (ValueError, LookupError) as error:
+        except Exception as error:  # whatever the header makes of the parser
             raise Unreadable("It does not start as a file of numpy.save.") from error
         if shape != () or dtype != np.dtype(object):
             raise Unreadable(
@@ -44,7 +44,7 @@ def read(path):
             stream.seek(file.tell())
             value = pickles.load(stream, _meaning_of)
     items = value.items if isinstance(value, _Array) else []
-    if len(items) != 1:
+    if not isinstance(items, list) or len(items) != 1:
         raise Unreadable("It holds no dictionary.")
     return items[0]
 
@@ -59,7 +59,7 @@ class _Array:
     def set_state(self, state):
         _, shape, dtype, is_fortran, content = state
         if dtype.kind == "O":
-            self.items = list(content)
+            self.items = content
             return
         array = np.frombuffer(content, dtype.numpy())
         self._array = array.reshape(shape, order="F" if is_fortran else "C")

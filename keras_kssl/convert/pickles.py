@@ -1,8 +1,8 @@
 """Pickles read as data: nothing that a file names is imported or called.
 
-`pickle.load` runs whatever a file asks for. Here the standard library only cuts the file
-into instructions, and a small machine carries out those that build plain values. Names
-in the file mean what the caller says that they mean; all others end the reading.
+`pickle.load` runs whatever a file asks for. Here the standard library only cuts the
+file into instructions, and a small machine carries out those that build plain values.
+Names in the file mean what the caller says that they mean; all others end the reading.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from collections.abc import Callable
 from keras_kssl.convert.failures import Unreadable
 
 # Checkpoints of large networks take some hundred thousand; an empty dictionary takes
-# one, and sixty times its room in memory.
+# one, and sixty times its room in memory. A call counts as many as it has items: one
+# list could be handed to calls for ever.
 _MOST_INSTRUCTIONS = 3_000_000
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -82,7 +83,9 @@ def _run(stream, meaning_of, resolve):
         del stack[start:]
         return items
 
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+    count = 0
+    for opcode, argument, _ in pickletools.genops(stream):
+        count += 1
         if count > _MOST_INSTRUCTIONS:
             raise Unreadable(f"Its pickle has over {_MOST_INSTRUCTIONS} instructions.")
         name = opcode.name
@@ -128,8 +131,10 @@ def _run(stream, meaning_of, resolve):
         elif name == "BINPERSID" and resolve is not None:
             stack.append(resolve(stack.pop()))
         elif name in ("REDUCE", "NEWOBJ"):
-            arguments, call = stack.pop(), stack.pop()
-            stack.append(_a(Call, call).function(*_a(tuple, arguments)))
+            arguments, call = _a(tuple, stack.pop()), stack.pop()
+            count += len(arguments)
+            count += sum(len(each) for each in arguments if isinstance(each, list))
+            stack.append(_a(Call, call).function(*arguments))
         elif name == "BUILD":
             state = stack.pop()
             if not isinstance(stack[-1], dict):

@@ -7,6 +7,7 @@ with the storages behind them.
 
 import io
 import math
+import mmap
 import os
 import pathlib
 import pickle
@@ -61,8 +62,11 @@ def read(path):
     with open(path, "rb") as file:
         if file.read(4) == b"PK\x03\x04":
             return _read_zip(path)
-        file.seek(0)
-        return _read_legacy(file, os.path.getsize(path))
+        if not os.path.getsize(path):
+            raise Unreadable("It is empty.")
+        # A mapped file ends where it ends, whatever lengths the pickles claim.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+            return _read_legacy(stream)
 
 
 def _read_zip(path):
@@ -119,7 +123,7 @@ def _checked_folder(archive, size):
     return folders[0]
 
 
-def _read_legacy(file, size):
+def _read_legacy(file):
     not_torch = Unreadable(
         "It is not a file of torch.save, or older than PyTorch 0.2.",
         "If it is older, load it in PyTorch and save the state dict again.",
@@ -149,7 +153,7 @@ def _read_legacy(file, size):
             raise Unreadable("Its storages are not those of its tensors.")
         (count,) = struct.unpack("<q", head)
         length = count * dtypes[key].itemsize
-        raw = file.read(length) if 0 <= length <= size - file.tell() else b""
+        raw = file.read(length) if 0 <= length <= len(file) else b""
         storages[key] = _numbers(raw, dtypes[key], count, is_big)
     file.seek(start)
 

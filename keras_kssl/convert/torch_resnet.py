@@ -3,14 +3,13 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
 from keras_kssl._checks import check_that
 from keras_kssl._files import staged
 from keras_kssl.convert import pth, safetensors
-from keras_kssl.convert.arrays import flat, read_arrays
+from keras_kssl.convert.arrays import arrays_of
 from keras_kssl.convert.layout import (
     build,
     check_resnet,
@@ -21,6 +20,7 @@ from keras_kssl.convert.layout import (
 
 SUFFIXES = (".pth", ".pt", ".tar", ".safetensors")
 _WRITERS = {".pth": pth.write, ".pt": pth.write, ".safetensors": safetensors.write}
+WRITTEN = tuple(_WRITERS)
 _KINDS = {
     "kernel": "weight",
     "gamma": "weight",
@@ -53,7 +53,7 @@ def from_torch_resnet(
     Args:
         source: a path ending in .pth, .pt, .pth.tar (what `torch.save` writes, in
             either of its forms) or .safetensors; or a state dict, of NumPy arrays or of
-            PyTorch tensors on the CPU, in other dictionaries or not.
+            PyTorch tensors, in other dictionaries or not.
         mean, std: of the images in [0, 1], one number per channel, by which the network
             was trained to have them normalised; the encoder does it itself. Default:
             ImageNet's, as `ResNet`.
@@ -142,10 +142,7 @@ class TorchResNet:
 
 def find_torch_resnet(caller, source, prefix=None, ignore=()):
     """The one ResNet in a file or in nested dictionaries: a `TorchResNet`."""
-    if isinstance(source, Mapping):
-        arrays = flat(dict(source))
-    else:
-        arrays = read_arrays(caller, source, SUFFIXES)
+    arrays = arrays_of(caller, source, SUFFIXES)
     names = {place: ".".join(place) for place in arrays}
     fitting = {
         names[place].removesuffix(_MARKS[0]): place[:-1]
