@@ -5,6 +5,7 @@ their storages by key, and one raw file per storage. Before, it was a row of pic
 with the storages behind them.
 """
 
+import dataclasses
 import io
 import math
 import mmap
@@ -84,7 +85,7 @@ def _read_zip(path):
                 if name not in names:
                     raise Unreadable(f"Its archive has no storage {key!r:.20}.")
                 if key not in storages:
-                    storages[key] = _numbers(archive.read(name), dtype, count, is_big)
+                    storages[key] = _storage(archive.read(name), dtype, count, is_big)
                 return _of_dtype(storages[key], dtype)
 
             data = io.BytesIO(archive.read(f"{folder}/data.pkl"))
@@ -154,7 +155,7 @@ def _read_legacy(file):
         (count,) = struct.unpack("<q", head)
         length = count * dtypes[key].itemsize
         raw = file.read(length) if 0 <= length <= len(file) else b""
-        storages[key] = _numbers(raw, dtypes[key], count, is_big)
+        storages[key] = _storage(raw, dtypes[key], count, is_big)
     file.seek(start)
 
     def resolve(pid):
@@ -178,24 +179,31 @@ def _storage_of(pid):
     return dtype, key, count
 
 
-def _numbers(raw, dtype, count, is_big):
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """The numbers of a storage. A tensor, which may skip or repeat some, is none."""
+
+    numbers: np.ndarray
+
+
+def _storage(raw, dtype, count, is_big):
     if len(raw) != count * dtype.itemsize:
         raise Unreadable(f"A storage of {count} numbers has {len(raw)} bytes.")
     words = np.frombuffer(raw, f"{'>' if is_big else '<'}u{dtype.itemsize}")
-    return words.astype(f"u{dtype.itemsize}", copy=False).view(dtype)
+    return _Storage(words.astype(f"u{dtype.itemsize}", copy=False).view(dtype))
 
 
 def _of_dtype(storage, dtype):
-    if storage.dtype != dtype:
+    if storage.numbers.dtype != dtype:
         raise Unreadable("Its tensors disagree about the type of a storage.")
     return storage
 
 
 def _tensor(storage, offset, size, stride, *_):
     """A view of a storage, once all that it covers is known to be there."""
-    numbers = (offset, *size, *stride)
+    numbers = storage.numbers
     if not len(size) == len(stride) <= _MOST_AXES or not all(
-        isinstance(number, int) and number >= 0 for number in numbers
+        isinstance(number, int) and number >= 0 for number in (offset, *size, *stride)
     ):
         raise ValueError("not a shape")
     count = 1
@@ -203,16 +211,16 @@ def _tensor(storage, offset, size, stride, *_):
         count *= length
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     # As many numbers as the storage has: a stride of 0 could repeat one for ever.
-    if count > len(storage) or (count and last >= len(storage)):
+    if count > len(numbers) or (count and last >= len(numbers)):
         raise Unreadable(
             f"A tensor of shape {tuple(size)} does not fit into its storage of "
-            f"{len(storage)} numbers."
+            f"{len(numbers)} numbers."
         )
     if not count:
-        return np.empty(size, storage.dtype)
-    steps = [step * storage.itemsize for step in stride]
+        return np.empty(size, numbers.dtype)
+    steps = [step * numbers.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(
-        storage[offset:], size, steps, writeable=False
+        numbers[offset:], size, steps, writeable=False
     )
 
 
