@@ -1,23 +1,18 @@
 """ResNet encoders, against PyTorch's recorded numbers and torchvision's sizes."""
 
 import inspect
-import pickle
-import zipfile
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from keras_kssl import convert
+from keras_kssl.convert import pth
 from keras_kssl.models import resnet
 from keras_kssl.models.layers import BatchNorm, Normalize
 from keras_kssl.models.resnet import ResNet
-from tests.torch_state_dict import (
-    find_variable,
-    load_torch_weights,
-    read_state_dict,
-    to_keras_layout,
-)
+from tests.torch_state_dict import find_variable, to_keras_layout
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Keras's conversion of its variables to NumPy lacks NumPy 2's copy keyword.
@@ -43,15 +38,13 @@ def recorded(golden):
 
 @pytest.fixture(scope="module")
 def torch_weights(golden):
-    return read_state_dict(golden.folder / "resnet18_seed0.pth")
+    return pth.read(golden.folder / "resnet18_seed0.pth")
 
 
 @pytest.fixture
 def torch_encoder(torch_weights):
     def build(dtype):
-        encoder = ResNet(18, dtype=dtype, **IDENTITY)
-        load_torch_weights(encoder, torch_weights)
-        return encoder
+        return convert.from_torch_resnet(torch_weights, dtype=dtype, **IDENTITY)
 
     return build
 
@@ -234,6 +227,40 @@ def test_rgb_images_are_normalised_by_the_statistics_of_imagenet():
     np.testing.assert_allclose(ops.convert_to_numpy(actual), expected, atol=1e-6)
 
 
+def test_same_padding_is_that_of_tensorflow():
+    encoder = ResNet(10, width=0.125, padding="same", zero_init_last_gamma=False)
+    images = np.random.default_rng(0).random((1, 32, 45, 3), "float32")
+    names = {
+        "stem": ("normalize", "stem_conv", 7),
+        "stage2": ("stage1_output", "stage2_block1_conv1", 3),
+        "pool": ("stem_relu", "stem_pool", 3),
+    }
+    wanted = [name for before, after, _ in names.values() for name in (before, after)]
+    maps = keras.Model(encoder.input, [encoder.get_layer(n).output for n in wanted])
+    found = dict(zip(wanted, map(ops.convert_to_numpy, maps(images)), strict=True))
+    for before, after, size in names.values():
+        windows = windows_of_tensorflow(found[before][0], size)
+        if after == "stem_pool":
+            expected = windows.max(axis=(2, 3))
+        else:
+            kernel = ops.convert_to_numpy(encoder.get_layer(after).kernel)
+            expected = np.einsum("hwijc,ijcd->hwd", windows, kernel)
+        assert_close_to_scale(found[after][0], expected, 1e-5)
+
+
+def windows_of_tensorflow(maps, size):
+    """What windows at stride 2 see: the padding needed, the odd pixel at the end."""
+    for axis in (0, 1):
+        length = maps.shape[axis]
+        count = -(-length // 2)
+        needed = max((count - 1) * 2 + size - length, 0)
+        pads = [(0, 0)] * 3
+        pads[axis] = (needed // 2, needed - needed // 2)
+        maps = np.pad(maps, pads)
+    windows = np.lib.stride_tricks.sliding_window_view(maps, (size, size), axis=(0, 1))
+    return windows[::2, ::2].transpose(0, 1, 3, 4, 2)
+
+
 # At 0.3 the products are 19.2, 38.4, 76.8 and 153.6.
 @pytest.mark.parametrize(
     ("width", "expected"),
@@ -396,6 +423,7 @@ def test_images_below_the_minimum_size_are_refused(stem, minimum):
         ({"depth": 18, "width": 0}, ValueError, "`width` must be above 0"),
         ({"depth": 18, "width": "2"}, TypeError, "`width` must be a number"),
         ({"depth": 18, "stem": "cifer"}, ValueError, "Did you mean 'cifar'"),
+        ({"depth": 18, "padding": "valid"}, ValueError, "`padding` must be one of"),
         ({"depth": 18, "input_channels": 0}, ValueError, "`input_channels` must be"),
         ({"depth": 18, "mean": (0.5,)}, ValueError, "3 numbers, one per channel"),
         ({"depth": 18, "std": (1.0, 1.0, 0.0)}, ValueError, "`std` must be"),
@@ -431,11 +459,3 @@ def test_normalize_comes_back_from_its_config():
 def test_normalize_refuses_statistics_that_do_not_fit(mean, std):
     with pytest.raises(ValueError, match=r"Normalize: `(mean|std)` must be"):
         Normalize(mean, std)
-
-
-def test_the_state_dict_reader_runs_no_code_from_the_file(tmp_path):
-    path = tmp_path / "weights.pth"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("weights/data.pkl", pickle.dumps(print))
-    with pytest.raises(pickle.UnpicklingError, match=r"builtins\.print"):
-        read_state_dict(path)
