@@ -224,6 +224,8 @@ def test_haikus_dictionaries_and_states_of_optimizers_are_read(tmp_path):
         {
             ("params", "conv", "w"): NUMBERS,
             ("old", "conv", "w"): NUMBERS[:3],
+            ("states", "0", "1", "w"): NUMBERS,
+            ("states", "0", "2", "w"): NUMBERS,
             ("states", "1", "0", "mu"): NUMBERS[:2],
         },
     )
@@ -416,11 +418,19 @@ def test_containers_nested_without_end_are_refused(tmp_path):
     refused(tmp_path / "w.pth", "nested over 32 levels")
 
 
-def test_a_container_that_holds_itself_is_read_once(tmp_path):
-    value = {"w": tensor_of(NUMBERS)}
-    value["self"] = value
-    write_zip(tmp_path / "w.pth", value)
-    assert_same(read(tmp_path / "w.pth"), {("w",): NUMBERS})
+def test_containers_in_many_places_are_in_all_of_them_or_refused(tmp_path):
+    shared = {"w": tensor_of(NUMBERS)}
+    write_zip(tmp_path / "w.pth", {"a": shared, "b": [shared]})
+    expected = {("a", "w"): NUMBERS, ("b", "0", "w"): NUMBERS}
+    assert_same(read(tmp_path / "w.pth"), expected)
+    shared["self"] = shared
+    write_zip(tmp_path / "w.pth", shared)
+    refused(tmp_path / "w.pth", "nested over 32 levels")
+    many = []
+    for _ in range(4):
+        many = [many] * 2000
+    write_zip(tmp_path / "w.pth", many)
+    refused(tmp_path / "w.pth", "over 1000000 entries")
 
 
 def written_by_hand(path, header, content=bytes(16)):

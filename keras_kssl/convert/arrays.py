@@ -16,8 +16,11 @@ _READERS = {
     ".safetensors": safetensors.read,
     ".npy": npy.read,
 }
-# A path through nested containers takes room for each of its steps.
+_CONTAINERS = (Mapping, list, tuple)
+# A container may be in several places, and in itself: without bounds, small files would
+# have places without end.
 _DEEPEST = 32
+_MOST_ENTRIES = 1_000_000
 
 
 def arrays_of(caller, source, suffixes):
@@ -51,20 +54,29 @@ def arrays_of(caller, source, suffixes):
 
 
 def _flat(tree):
-    found, seen, rest = {}, set(), [((), tree)]
+    found, entries, rest = {}, 0, [((), tree)]
     while rest:
         place, node = rest.pop()
-        if isinstance(node, Mapping | list | tuple):
-            if len(place) > _DEEPEST:
-                raise Unreadable(f"It is nested over {_DEEPEST} levels deep.")
-            # A container in two places, or in itself, is taken once.
-            if id(node) not in seen:
-                seen.add(id(node))
-                pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
-                rest += [((*place, str(key)), value) for key, value in pairs][::-1]
-        elif getattr(node, "shape", None) is not None:
+        if not isinstance(node, _CONTAINERS):
             found[place] = _array(node)
+            continue
+        entries += len(node)
+        if len(place) > _DEEPEST or entries > _MOST_ENTRIES:
+            raise Unreadable(
+                f"Its containers are nested over {_DEEPEST} levels deep, or have over "
+                f"{_MOST_ENTRIES} entries."
+            )
+        pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
+        rest += [
+            ((*place, str(key)), value)
+            for key, value in pairs
+            if isinstance(value, _CONTAINERS) or _is_array(value)
+        ][::-1]
     return found
+
+
+def _is_array(node):
+    return getattr(node, "shape", None) is not None
 
 
 def _array(node):
