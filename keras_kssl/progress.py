@@ -1,11 +1,20 @@
-"""One progress bar over all epochs, and a line for each."""
+"""Progress bars: of a training over all epochs, and of a file that is fetched."""
 
+import contextlib
 import math
 import time
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 
@@ -143,3 +152,27 @@ class ProgressBar(keras.callbacks.Callback):
         """Share of this epoch's time that `fit` has waited for batches."""
         waited = self._waited() - self._waited_before
         return waited / max(now - self._epoch_began, 1e-9)
+
+
+@contextlib.contextmanager
+def bytes_bar(title, total, done=0):
+    """A bar on terminals for bytes that come in: size, rate and time left.
+
+    Args:
+        title: what people read.
+        total: number of bytes in all; `None` where it is not known.
+        done: bytes that are there already.
+
+    Yields:
+        A function of the number of bytes that have come in since it was last called.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        disable=not Console().is_terminal,
+    ) as progress:
+        task = progress.add_task(title, total=total, completed=done)
+        yield lambda count: progress.advance(task, count)

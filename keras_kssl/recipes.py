@@ -92,6 +92,9 @@ class Recipe:
     npz:FILE.npz, tfds:NAME[:SPLIT] or builtin:NAME[:SPLIT]."""
     limit: int | None = None
     """Use the first so many images only."""
+    per_class: int | None = None
+    """Use the first so many images of each class only, in the order of the source; the
+    one option that needs labels."""
     max_broken: float = 0.1
     """Share of the images that may be unreadable; they are skipped and named."""
     eval_train: str | None = None
@@ -142,9 +145,12 @@ class Recipe:
     the power of two that makes four steps of an epoch."""
     optimizer: Literal["lars", "adam"] | None = None
     """Default: lars as in the papers; adam for runs of fewer than 10,000 steps."""
+    base_learning_rate: float | None = None
+    """Learning rate for each 256 images of the batch, as the papers state it. Default:
+    the method's for lars (0.4 for ssl_hsic, 1.2 for sfrik), none for adam."""
     learning_rate: float | None = None
-    """Peak learning rate, used as it is. Default: the method's, times batch size / 256,
-    for lars; 0.002 for adam."""
+    """Peak learning rate, used as it is. Default: the base learning rate times batch
+    size / 256; 0.002 for adam without one."""
     warmup_epochs: float | None = None
     """Epochs over which the learning rate rises. Default: 10, or a tenth of a shorter
     run."""
@@ -205,6 +211,7 @@ class Recipe:
     def _check(self):
         for name, minimum in (
             ("limit", 2),
+            ("per_class", 1),
             ("size", 1),
             ("epochs", 1),
             ("steps_per_execution", 1),
@@ -229,6 +236,7 @@ class Recipe:
             ("width", 0.0, float("inf")),
             ("crop_max", 0.0, 1.0),
             ("crop_min", 0.0, self.crop_max),
+            ("base_learning_rate", 0.0, float("inf")),
             ("learning_rate", 0.0, float("inf")),
         ):
             value = getattr(self, name)
@@ -277,7 +285,8 @@ class Recipe:
         """The same recipe with its defaults written out, for this data and machine.
 
         Left open are `mean` and `std` (the data's channels tell), `jit_compile` and
-        `steps_per_execution` (backend and devices do) and what is optional.
+        `steps_per_execution` (backend and devices do), `base_learning_rate` (its work
+        is done by `learning_rate`) and what is optional.
         """
         machine = facts.has_accelerator
         batch_size = self.batch_size or _default_batch_size(facts.count)
@@ -301,10 +310,12 @@ class Recipe:
             "invariance_weight": _SFRIK_PAIR_WEIGHT / batch_size,
             "weight_per_pair": self.invariance_weight is None,
         }
-        scaled = defaults.pop("base_learning_rate") * batch_size / 256
-        optimizer = self.optimizer or defaults["optimizer"]
+        base = self.base_learning_rate
+        usual = defaults.pop("base_learning_rate")
+        if base is None and (self.optimizer or defaults["optimizer"]) == "lars":
+            base = usual
         defaults["learning_rate"] = (
-            scaled if optimizer == "lars" else _ADAM_LEARNING_RATE
+            _ADAM_LEARNING_RATE if base is None else base * batch_size / 256
         )
         chosen = {
             name: value

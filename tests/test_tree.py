@@ -25,6 +25,7 @@ LAYERS = (
     ("recipes", "preview", "doctor", "callbacks"),
     ("pretraining",),
     ("inspection", "report"),
+    ("zoo",),
     ("cli",),
 )
 EXTRA = {"evaluation": ("data",)}

@@ -17,6 +17,7 @@ from keras_kssl.cli.judging import Evaluate, Report, Transfer
 from keras_kssl.cli.looking import Doctor, Preview
 from keras_kssl.cli.training import Pretrain, Quickstart, RunEnded, typed_options
 from keras_kssl.cli.using import Export, Extract
+from keras_kssl.cli.zoo import Zoo
 
 _EXIT_WRONG_INPUT = 2
 
@@ -29,6 +30,7 @@ COMMANDS = (
     Export,
     Convert,
     Report,
+    Zoo,
     Preview,
     Doctor,
 )

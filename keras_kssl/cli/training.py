@@ -64,6 +64,8 @@ class Pretrain:
     """Seconds for which workers wait for each other before they give up."""
     typed: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Names of the recipe's options that stand on the command line."""
+    preset: str | None = None
+    """A preset of kssl zoo, whose options hold unless they are typed here too."""
     recipe_file: pathlib.Path | None = None
     """A recipe.json, for example of another run; takes the place of all other options
     of the recipe."""
@@ -71,15 +73,17 @@ class Pretrain:
     """Replace a run that is in the folder."""
 
     def run(self):
-        recipe = self.recipe
+        recipe, asked = self.recipe, self.typed
+        if self.preset is not None:
+            recipe, asked = self._from_preset()
         if self.recipe_file is not None:
             check_that(
-                not self.typed,
+                not asked,
                 "pretrain",
                 "recipe_file",
-                "given without options of the recipe",
+                "given without a preset and options of the recipe",
                 str(self.recipe_file),
-                f"Options given: {', '.join(self.typed)}. Edit a copy of the file.",
+                f"Options given: {', '.join(asked)}. Edit a copy of the file.",
             )
             recipe = recipes.Recipe.read(self.recipe_file)
         out = self.out
@@ -92,7 +96,7 @@ class Pretrain:
                 None,
                 "Name the run's folder.",
             )
-            out = _new_folder(recipe)
+            out = _new_folder(recipe, self.preset)
         # Before anything else is asked of the backend.
         from keras_kssl import distribution
 
@@ -101,10 +105,32 @@ class Pretrain:
         options["stop_on_collapse"] = self.stop_on_collapse
         options["distribution"] = chosen
         if self.resume and self.recipe_file is None:
-            options["asked"] = self.typed
+            options["asked"] = asked
         pretrain(recipe, out, self.overwrite, **options)
         if chosen.is_chief:
             print(f"\nNext: kssl evaluate {out} --train SOURCE --test SOURCE")
+
+    def _from_preset(self):
+        """The preset's recipe with what was typed, and the options that are asked."""
+        from keras_kssl import zoo
+
+        preset = zoo.preset(self.preset, "pretrain")
+        typed = {name: getattr(self.recipe, name) for name in self.typed}
+        recipe = dataclasses.replace(preset.recipe, **typed)
+        check_that(
+            self.resume or recipe.data is not None,
+            "pretrain",
+            "data",
+            f"given for {preset.name}",
+            None,
+            preset.data,
+        )
+        options = {
+            field.name
+            for field in dataclasses.fields(recipe)
+            if getattr(recipe, field.name) != field.default
+        }
+        return recipe, tuple(sorted(options | set(typed)))
 
 
 class RunEnded(Exception):
@@ -124,8 +150,10 @@ def typed_options(arguments):
     return tuple(sorted(names & typed))
 
 
-def _new_folder(recipe):
-    """A run folder that is not there yet, named after the method and the data."""
+def _new_folder(recipe, preset=None):
+    """A run folder that is not there yet, named after the preset or method and data."""
+    if preset is not None:
+        return unused(pathlib.Path("runs") / preset)
     kind, _, rest = (recipe.data or "").partition(":")
     name = rest if kind == "builtin" else pathlib.PurePath(rest).stem
     name = re.sub(r"[^\w-]+", "_", name) or kind or "none"

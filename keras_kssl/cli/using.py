@@ -14,7 +14,7 @@ _FORMATS = ("saved_model", "keras")
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a run's encoder as a reusable SavedModel or a .keras file.
+    """Write a run's encoder as a reusable SavedModel or a .keras file, with a card.
 
     Example: kssl export runs/a --out saved_models/a --formats saved_model,keras
     """
@@ -28,10 +28,15 @@ class Export:
     """What to write, separated by commas: saved_model, keras."""
     overwrite: bool = False
     """Replace what is there."""
+    name: str | None = None
+    """Name in the card. Default: that of the run folder."""
+    licence: str | None = None
+    """Terms of the weights and of the data, for the card."""
 
     def run(self):
         formats = split("formats", self.formats, _FORMATS)
         encoder = load_encoder(self.run_folder)
+        write_card = self._card_writer(encoder)
         import keras
 
         from keras_kssl import export
@@ -52,6 +57,30 @@ class Export:
             written.append(export.keras_file(encoder, path, overwrite=self.overwrite))
         for path in written:
             print(f"Written, loaded again and compared: {path}")
+        write_card()
+
+    def _card_writer(self, encoder):
+        """A function that writes the card; what would stop it is found here."""
+        from keras_kssl import zoo
+
+        if not (self.run_folder / "recipe.json").is_file():
+            return lambda: print("No card: only a run folder tells what it would say.")
+
+        def card(folder=None):
+            return zoo.card_of_run(
+                self.run_folder, self.name, self.licence, encoder, folder
+            )
+
+        card()
+        zoo.check_free(self.out)
+
+        def write():
+            zoo.write_card(card(self.out), self.out)
+            print(f"Card: {self.out / 'card.json'}, {self.out / 'README.md'}")
+            if self.licence is None:
+                print("The card says that the licence is not stated: give --licence.")
+
+        return write
 
 
 @dataclasses.dataclass(frozen=True)

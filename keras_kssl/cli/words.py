@@ -53,19 +53,10 @@ def unused(path):
 
 
 def load_encoder(path):
-    path = path.expanduser()
-    if path.is_dir():
-        path = path / "encoder.keras"
-    if not path.is_file():
-        raise FileNotFoundError(
-            "kssl: `run_folder` must be a finished run or a .keras file. "
-            f"Received: {str(path)!r}, which is not there."
-        )
-    import keras
+    """The encoder of a run folder, or of whatever else `zoo.load` takes."""
+    from keras_kssl import zoo
 
-    import keras_kssl.models  # noqa: F401  (registers the encoders)
-
-    return keras.saving.load_model(path, compile=False)
+    return zoo.load(path)
 
 
 def size_of_run(path):

@@ -3,7 +3,9 @@
 import difflib
 import os
 
-from keras_kssl._checks import check_integer, message
+import numpy as np
+
+from keras_kssl._checks import check_integer, check_that, message
 from keras_kssl.data.arrays import ArraySource
 from keras_kssl.data.encoded import MAX_BROKEN
 
@@ -16,7 +18,7 @@ _KINDS = {
 }
 
 
-def open_source(source, limit=None, max_broken=MAX_BROKEN):
+def open_source(source, limit=None, max_broken=MAX_BROKEN, per_class=None):
     """Opens what users call a source of images.
 
     Args:
@@ -43,6 +45,9 @@ def open_source(source, limit=None, max_broken=MAX_BROKEN):
             all.
         max_broken: share of the images of a folder, a list or a TFDS set that may be
             unreadable; they are skipped. Default 0.1.
+        per_class: integer, takes the first `per_class` images of each class alone, of
+            those within `limit`, in the order of the source; `None` (default) takes
+            all. Reads all labels.
 
     Returns:
         A source: `ArraySource` for images of one size, `EncodedSource` for images that
@@ -72,7 +77,26 @@ def open_source(source, limit=None, max_broken=MAX_BROKEN):
     else:
         rule = "a text such as 'folder:DIR', an array, (images, labels) or a source"
         raise TypeError(message("open_source", "source", rule, source))
-    return opened if limit is None else opened.take(limit)
+    opened = opened if limit is None else opened.take(limit)
+    return opened if per_class is None else _first_of_each_class(opened, per_class)
+
+
+def _first_of_each_class(source, per_class):
+    check_integer("open_source", "per_class", per_class, minimum=1)
+    labels = source.labels
+    check_that(
+        labels is not None and np.ndim(labels) == 1,
+        "open_source",
+        "per_class",
+        "left out for images without one label each",
+        per_class,
+        f"Received: {source!r}.",
+    )
+    order = np.argsort(labels, kind="stable")
+    ordered = np.asarray(labels)[order]
+    rank_in_class = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
+    # -1 stands for a label that is not known.
+    return source.only(np.sort(order[(rank_in_class < per_class) & (ordered >= 0)]))
 
 
 def _open_text(text, limit, max_broken):

@@ -77,12 +77,14 @@ def prepare(recipe, listing=None):
     check_that(recipe.data is not None, "recipe", "data", rule, recipe.data)
     notes = ()
     if listing is None:
-        source = data.open_source(recipe.data, recipe.limit, recipe.max_broken)
+        source = data.open_source(
+            recipe.data, recipe.limit, recipe.max_broken, recipe.per_class
+        )
     else:
         # All files, because a new one may have come before those that began.
         found = data.open_source(recipe.data, max_broken=1.0)
         source = found.listed_as(listing, recipe.max_broken)
-        notes = _changes(found, listing, recipe.limit)
+        notes = _changes(found, listing, recipe.limit or recipe.per_class)
     recipe = _resolved(recipe, source)
     judges = None
     if recipe.eval_test is not None:

@@ -68,7 +68,9 @@ def open_sample(record, count):
         if recipe.eval_test is not None:
             source = data.open_source(recipe.eval_test, max_broken=1.0)
         else:
-            source = data.open_source(recipe.data, recipe.limit, max_broken=1.0)
+            source = data.open_source(
+                recipe.data, recipe.limit, max_broken=1.0, per_class=recipe.per_class
+            )
         if source.image_shape[0] is None:
             source = source.at_size(recipe.size)
         # Not the first ones: folders list their images class by class.

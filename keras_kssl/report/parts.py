@@ -169,7 +169,9 @@ def views(record):
         return images.data_uri(path.read_bytes(), "png")
     recipe = record.recipe
     try:
-        source = data.open_source(recipe.data, recipe.limit, max_broken=1.0)
+        source = data.open_source(
+            recipe.data, recipe.limit, max_broken=1.0, per_class=recipe.per_class
+        )
         with tempfile.TemporaryDirectory() as folder:
             drawn = pathlib.Path(folder) / "views.png"
             preview.draw(source, build_policy(recipe), drawn, seed=recipe.seed)
