@@ -64,7 +64,7 @@ def _table(presets):
     from keras_kssl.report.wording import method_name
     from keras_kssl.zoo.text import result_text
 
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
     for title in ("name", "method", "encoder", "size", "weights"):
         table.add_column(title, no_wrap=True)
     table.add_column("number")

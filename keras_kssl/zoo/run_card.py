@@ -1,5 +1,6 @@
 """The card of a run: what its folder says of its encoder."""
 
+import math
 import pathlib
 
 from keras_kssl._files import sha256
@@ -55,8 +56,8 @@ def card_of_run(path, name=None, licence=None, encoder=None, folder=None):
     version = record.versions.get("keras_kssl", "")
     size = {}
     if encoder is not None:
-        size["parameters"] = int(
-            sum(variable.value.size for variable in encoder.trainable_variables)
+        size["parameters"] = sum(
+            math.prod(variable.shape) for variable in encoder.trainable_variables
         )
         size["num_features"] = int(encoder.output_shape[-1])
     return Preset(
