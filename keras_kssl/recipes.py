@@ -113,6 +113,9 @@ class Recipe:
     stem: Literal["auto", "imagenet", "cifar"] = "auto"
     """First layers: imagenet (shrinks by 4), cifar (keeps the size, for small images);
     auto takes cifar for views below 64 pixels."""
+    padding: Literal["symmetric", "same"] = "symmetric"
+    """How strided convolutions pad: symmetric as in PyTorch and in its weights, same as
+    in TensorFlow and in the authors' program of ssl_hsic."""
     projector: tuple[int, ...] | None = None
     """Widths of the projector's layers, the last one that of the embeddings. Default:
     the method's own; 512 and less for runs of fewer than 10,000 steps."""
@@ -144,13 +147,14 @@ class Recipe:
     """Images per step; the objectives compare all images of a batch. Default: 256, or
     the power of two that makes four steps of an epoch."""
     optimizer: Literal["lars", "adam"] | None = None
-    """Default: lars as in the papers; adam for runs of fewer than 10,000 steps."""
+    """Default: lars as in the papers; adam for runs of fewer than 10,000 steps, unless
+    a base learning rate is given."""
     base_learning_rate: float | None = None
-    """Learning rate for each 256 images of the batch, as the papers state it. Default:
-    the method's for lars (0.4 for ssl_hsic, 1.2 for sfrik), none for adam."""
+    """lars: learning rate for each 256 images of the batch, as the papers state it.
+    Default: the method's, 0.4 for ssl_hsic and 1.2 for sfrik."""
     learning_rate: float | None = None
     """Peak learning rate, used as it is. Default: the base learning rate times batch
-    size / 256; 0.002 for adam without one."""
+    size / 256 for lars; 0.002 for adam."""
     warmup_epochs: float | None = None
     """Epochs over which the learning rate rises. Default: 10, or a tenth of a shorter
     run."""
@@ -295,6 +299,7 @@ class Recipe:
         is_short = epochs * steps < _SHORT_RUN
         size = self.size or min(facts.shorter_side, _LARGEST_SIZE[machine])
         large = "resnet50" if facts.count >= _MANY_IMAGES else "resnet18"
+        base = self.base_learning_rate
         defaults = {
             **_METHOD_DEFAULTS[self.method],
             **(_SHORT_RUN_DEFAULTS[self.method] if is_short else {}),
@@ -303,19 +308,18 @@ class Recipe:
             "warmup_epochs": min(10.0, epochs / 10),
             "size": size,
             "encoder": large if machine else "resnet10",
-            "optimizer": "adam" if is_short else "lars",
+            "optimizer": "adam" if is_short and base is None else "lars",
             "crop_min": min(0.2 if is_short else 0.08, self.crop_max),
             "target": not is_short,
             "eval_every": self._judgement_interval(epochs),
             "invariance_weight": _SFRIK_PAIR_WEIGHT / batch_size,
             "weight_per_pair": self.invariance_weight is None,
         }
-        base = self.base_learning_rate
         usual = defaults.pop("base_learning_rate")
-        if base is None and (self.optimizer or defaults["optimizer"]) == "lars":
-            base = usual
+        scaled = (usual if base is None else base) * batch_size / 256
+        optimizer = self.optimizer or defaults["optimizer"]
         defaults["learning_rate"] = (
-            _ADAM_LEARNING_RATE if base is None else base * batch_size / 256
+            scaled if optimizer == "lars" else _ADAM_LEARNING_RATE
         )
         chosen = {
             name: value

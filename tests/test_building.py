@@ -20,6 +20,7 @@ SHARED = {
     "encoder": "resnet10",
     "width": 0.125,
     "stem": "cifar",
+    "padding": "same",
     "projector": (12, 10, 6),
     "mean": (0.1, 0.2, 0.3),
     "std": (0.4, 0.5, 0.6),
@@ -85,10 +86,12 @@ def seeds_of(model):
 @pytest.mark.parametrize("method", METHODS)
 def test_encoder_is_that_of_the_recipe(of, method):
     encoder = of[method].encoder
-    assert config_of(encoder, "depth", "width", "stem", "input_channels") == {
+    names = ("depth", "width", "stem", "padding", "input_channels")
+    assert config_of(encoder, *names) == {
         "depth": 10,
         "width": 0.125,
         "stem": "cifar",
+        "padding": "same",
         "input_channels": 3,
     }
     normalize = encoder.get_layer("normalize")

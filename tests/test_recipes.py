@@ -17,6 +17,8 @@ every_method = pytest.mark.parametrize("method", METHODS)
 # backend tell.
 OPEN = {
     "limit",
+    "per_class",
+    "base_learning_rate",
     "eval_train",
     "eval_test",
     "mean",
@@ -70,6 +72,18 @@ def test_runs_of_fewer_than_10_000_steps_are_smaller_and_without_target():
         assert (recipe.optimizer, recipe.learning_rate) == ("adam", 2e-3)
         assert (recipe.crop_min, recipe.crop_max) == (0.2, 1.0)
         assert recipe.target is False
+
+
+@every_method
+@pytest.mark.parametrize("epochs", [FEW_STEPS, MANY_STEPS], ids=["few", "many"])
+def test_a_base_learning_rate_is_that_of_lars_for_256_images(method, epochs):
+    based = Recipe(method=method, base_learning_rate=0.5, batch_size=128, **epochs)
+    recipe = based.resolved(CPU)
+    assert (recipe.optimizer, recipe.learning_rate) == ("lars", 0.25)
+    recipe = dataclasses.replace(based, learning_rate=0.7).resolved(CPU)
+    assert (recipe.optimizer, recipe.learning_rate) == ("lars", 0.7)
+    recipe = dataclasses.replace(based, optimizer="adam").resolved(CPU)
+    assert (recipe.optimizer, recipe.learning_rate) == ("adam", 2e-3)
 
 
 @pytest.mark.parametrize(
@@ -295,11 +309,13 @@ def test_unknown_option_in_a_file_is_named_with_the_nearest():
         ("method", "sfrk"),
         ("encoder", "resnet19"),
         ("stem", "cifer"),
+        ("padding", "valid"),
         ("augment", "none"),
         ("optimizer", "sgd"),
         ("estimator", "exact"),
         ("precision", "float64"),
         ("limit", 1),
+        ("per_class", 0),
         ("size", 0),
         ("epochs", 0),
         ("batch_size", 1),
@@ -308,6 +324,7 @@ def test_unknown_option_in_a_file_is_named_with_the_nearest():
         ("width", 0.0),
         ("crop_min", 0.0),
         ("crop_min", 1.5),
+        ("base_learning_rate", 0.0),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("warmup_epochs", -1.0),

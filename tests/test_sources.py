@@ -259,3 +259,33 @@ def test_what_is_no_source_is_a_type_error(source):
 def test_limit_is_at_least_one(limit):
     with pytest.raises(ValueError, match="`limit` must be an integer of at least 1"):
         open_source(IMAGES, limit=limit)
+
+
+def test_the_first_images_of_each_class_are_taken_in_their_order():
+    labels = np.array([2, 0, 2, -1, 2, 0, 0])
+    source = open_source((IMAGES, labels), per_class=2)
+    assert source.labels.tolist() == [2, 0, 2, 0]
+    np.testing.assert_array_equal(source.images, IMAGES[[0, 1, 2, 5]])
+    few = open_source((IMAGES, labels), limit=2, per_class=2)
+    assert few.labels.tolist() == [2, 0]
+    assert len(open_source((IMAGES, labels), per_class=9)) == 6
+
+
+def test_the_first_files_of_each_folder_are_taken_by_name(tmp_path):
+    names = ("b/2.png", "b/10.png", "b/1.png", "a/x.png", "c/1.png", "c/0.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode(IMAGES[0], form="PNG"))
+    source = open_source(f"folder:{tmp_path}", per_class=2)
+    expected = ["a/x.png", "b/1.png", "b/10.png", "c/0.png", "c/1.png"]
+    assert [source.name_of(index) for index in range(len(source))] == expected
+
+
+@pytest.mark.parametrize("labels", [None, np.eye(7, dtype=int)])
+def test_classes_are_needed_to_take_some_of_each(labels):
+    source = ArraySource(IMAGES)
+    source.labels = labels
+    with pytest.raises(ValueError, match="`per_class` must be left out for images"):
+        open_source(source, per_class=2)
+    with pytest.raises(ValueError, match="`per_class` must be an integer of at least"):
+        open_source((IMAGES, LABELS), per_class=0)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import keras_kssl
-from keras_kssl import cli, export, models, zoo
+from keras_kssl import cli, convert, export, models, zoo
+from keras_kssl.convert import torch_resnet
 from keras_kssl.pretraining.building import build_encoder
 from keras_kssl.recipes import Facts, Recipe
-from keras_kssl.zoo import catalogue
+from keras_kssl.zoo import catalogue, loading
 from tests.web_server import File, serving
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -43,14 +44,17 @@ _HSIC = _ALL | {
     "average_decay": 0.999,
     "target_decay": 0.99,
     "regularizer_weight": 3.0,
+    "estimator": "random_features",
     "num_features": 512,
     "normalize_output": True,
+    "padding": "same",
 }
 _SFRIK = _ALL | {
     "method": "sfrik",
     "batch_size": 2048,
     "coefficients": (1.0, 40.0, 40.0),
     "weight_per_pair": False,
+    "padding": "symmetric",
     "final_fraction": 0.001,
     "average_decay": 0.0,
 }
@@ -83,7 +87,8 @@ PUBLISHED = {
     ),
     "sfrik_resnet18_stl10": (STL10, _SFRIK_18 | {"augment": "auh", "size": 64}),
 }
-every_preset = pytest.mark.parametrize("name", list(zoo.presets()))
+RECIPES = [preset.name for preset in catalogue.PUBLISHED]
+every_recipe = pytest.mark.parametrize("name", RECIPES)
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +137,7 @@ def test_published_presets_are_the_same_on_every_machine():
         assert set(changes) <= ({"target"} if recipe.method == "sfrik" else set())
 
 
-@every_preset
+@every_recipe
 def test_learning_rate_and_warmup_follow_a_batch_and_epochs_of_ones_own(name):
     preset = zoo.presets()[name]
     recipe = dataclasses.replace(preset.recipe, batch_size=128, epochs=20)
@@ -141,7 +146,7 @@ def test_learning_rate_and_warmup_follow_a_batch_and_epochs_of_ones_own(name):
     assert resolved.learning_rate == recipe.base_learning_rate / 2
 
 
-@every_preset
+@every_recipe
 def test_cards_come_back_from_their_json_as_they_were(name):
     preset = zoo.presets()[name]
     assert zoo.Preset.from_json(preset.to_json()) == preset
@@ -149,7 +154,7 @@ def test_cards_come_back_from_their_json_as_they_were(name):
     assert re.match(rf"{preset.recipe.method}_{preset.recipe.encoder}_", name)
 
 
-@every_preset
+@every_recipe
 def test_a_number_is_the_sources_or_has_a_date_and_weights(name):
     preset = zoo.presets()[name]
     card = zoo.markdown(preset)
@@ -197,7 +202,7 @@ def count_parameters(depth, width=1.0, cifar=False):
     return total, inputs
 
 
-@every_preset
+@every_recipe
 def test_sizes_are_those_of_the_encoders(name):
     preset = zoo.presets()[name]
     depth = int(preset.recipe.encoder.removeprefix("resnet"))
@@ -206,7 +211,7 @@ def test_sizes_are_those_of_the_encoders(name):
     assert (preset.parameters, preset.num_features) == expected
 
 
-@every_preset
+@every_recipe
 def test_encoders_of_presets_can_be_built(name):
     preset = zoo.presets()[name]
     # A narrow one of the same depth takes a fraction of the time.
@@ -214,6 +219,23 @@ def test_encoders_of_presets_can_be_built(name):
     encoder = build_encoder(recipe, channels=3)
     assert encoder.num_features * 8 * preset.recipe.width == preset.num_features
     encoder.check_image_size(recipe.size, recipe.size)
+
+
+def test_what_is_shipped_is_small_and_whole():
+    for name, folder in catalogue.shipped_folders().items():
+        card = zoo.Preset.read(folder / "card.json")
+        assert card.name == name
+        assert zoo.Preset.from_json(card.to_json()) == card
+        assert zoo.markdown(card) == (folder / "README.md").read_text()
+        assert all(result.date for result in card.results)
+        encoder = zoo.load(name)
+        sizes = [np.prod(v.shape) for v in encoder.trainable_variables]
+        assert (card.parameters, card.num_features) == (
+            sum(sizes),
+            encoder.num_features,
+        )
+        assert build_encoder(card.recipe, 3).num_features == card.num_features
+        assert all(path.stat().st_size <= 5e6 for path in folder.rglob("*"))
 
 
 def test_presets_cannot_be_changed():
@@ -362,10 +384,25 @@ def test_export_puts_the_card_beside_the_encoder(tmp_path, file, capsys):
     assert (card.name, card.licence) == ("mine_resnet10_x", "CC0")
     assert (out / "README.md").read_text() == zoo.markdown(card)
     assert "not stated" not in capsys.readouterr().out
-    # Written again, without a licence.
+    # Written again, without a licence and a name.
     assert cli.main([*arguments, "--overwrite"]) == 0
     assert "give --licence" in capsys.readouterr().out
-    assert zoo.Preset.read(out / "card.json").name == "run"
+    assert zoo.Preset.read(out / "card.json").name == "out"
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow writes SavedModels")
+def test_export_replaces_a_saved_model_and_its_card(tmp_path, file):
+    run = write_run(tmp_path / "run", file)
+    out = tmp_path / "out"
+    words = ["export", str(run), "--out", str(out), "--licence"]
+    assert cli.main([*words, "CC0"]) == 0
+    assert cli.main([*words, "CC BY 4.0", "--overwrite"]) == 0
+    card = zoo.Preset.read(out / "card.json")
+    size = sum(part.stat().st_size for part in out.glob("variables/*"))
+    size += (out / "saved_model.pb").stat().st_size
+    assert card.licence == "CC BY 4.0"
+    assert card.weights == zoo.Weights("saved_model.pb", size)
+    assert "tensorflow.saved_model.load" in (out / "README.md").read_text()
 
 
 def test_export_leaves_a_readme_of_ones_own_alone(tmp_path, file, capsys):
@@ -398,7 +435,9 @@ def shipped(tmp_path, monkeypatch, file):
 
 
 def test_shipped_encoders_are_presets_and_load_by_name(shipped, encoder):
-    assert zoo.presets()[CARD["name"]].licence == "CC BY 4.0"
+    preset = zoo.presets()[CARD["name"]]
+    assert preset == zoo.Preset.read(shipped / "card.json")
+    assert preset.licence == "CC BY 4.0"
     assert same(zoo.load(CARD["name"]), encoder)
 
 
@@ -407,6 +446,7 @@ def test_shipped_encoders_take_the_place_of_recipes_of_their_name(
 ):
     name = "sfrik_resnet18_stl10"
     shipped.rename(shipped.with_name(name))
+    assert zoo.presets()[name].name == name
     assert same(zoo.load(name), encoder)
 
 
@@ -414,6 +454,13 @@ def test_a_damaged_shipped_encoder_is_refused(shipped):
     with open(shipped / "encoder.keras", "ab") as damaged:
         damaged.write(b"x")
     with pytest.raises(ValueError, match="`sha256` must be that of the file"):
+        zoo.load(CARD["name"])
+
+
+def test_a_shipped_saved_model_without_a_file_of_keras_says_so(shipped):
+    weights = zoo.Weights("saved_model.pb")
+    zoo.write_card(zoo.Preset(**CARD, weights=weights), shipped)
+    with pytest.raises(ValueError, match="file that ends in .keras"):
         zoo.load(CARD["name"])
 
 
@@ -452,6 +499,27 @@ def test_encoders_load_from_an_address_and_from_a_path_object_of_it(file, encode
     assert same(again, encoder)
     assert len(site.requests) == 1
     assert "SHA-256" in said[-1]
+
+
+def test_the_authors_weights_of_sfrik_are_fetched_and_converted(monkeypatch, tmp_path):
+    # A narrow network of the same depth, in a file as theirs.
+    authors = models.ResNet(50, width=0.125, seed=0)
+    name = "sfrik_32k_in1000_200ep_r50_backbone.pth"
+    path = convert.torch_file(authors, tmp_path / name)
+    said = []
+    with serving() as (site, root):
+        where = f"/valeoai/sfrik/releases/download/v0.1.0/{name}"
+        site.files[where] = File(pathlib.Path(path).read_bytes())
+        monkeypatch.setenv("KSSL_MIRROR", root)
+        loaded = zoo.load("sfrik_resnet50_imagenet", say=said.append)
+    assert loaded.num_features == 256
+    images = np.random.default_rng(0).random((1, 32, 32, 3), dtype="float32")
+    np.testing.assert_array_equal(loaded(images), authors(images))
+    assert "not known" in said[-1]
+
+
+def test_files_of_pytorch_are_those_that_can_be_converted():
+    assert loading._TORCH == torch_resnet.SUFFIXES
 
 
 def preset_at(monkeypatch, address, sha256=None):

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import threading
 import types
+import urllib.request
 
 import numpy as np
 import pytest
@@ -156,6 +157,13 @@ def test_notes_that_cannot_be_read_begin_the_file_anew(site, folder):
     assert path.read_bytes() == CONTENT
 
 
+def test_a_part_that_was_not_asked_for_is_not_taken_for_the_whole(site, folder):
+    site.file.sends_parts = True
+    with pytest.raises(ConnectionError, match="answers 206"):
+        fetch(site.address)
+    assert files_in(folder) == [".lock"]
+
+
 def test_a_file_of_unknown_length_is_taken_as_it_ends(site):
     site.file.tells_length = False
     assert fetch(site.address, DIGEST)[0].read_bytes() == CONTENT
@@ -204,6 +212,15 @@ def test_redirects_out_of_encryption_or_into_files_are_refused(site, location):
     site.file.location = location
     with pytest.raises((ValueError, ConnectionError), match=r"https://|302"):
         fetch(site.address)
+
+
+def test_redirects_do_not_lead_from_encryption_to_this_machine():
+    request = urllib.request.Request("https://example.invalid/encoder.keras")
+    arguments = (request, None, 302, "Found", {})
+    with pytest.raises(ValueError, match=r"https:// address, as example\.invalid's"):
+        download._Redirects().redirect_request(*arguments, "http://127.0.0.1/a.keras")
+    new = download._Redirects().redirect_request(*arguments, "https://b.invalid/a")
+    assert new.full_url == "https://b.invalid/a"
 
 
 def test_redirects_in_a_circle_end(site):

@@ -17,6 +17,8 @@ class File:
     modified: str | None = None
     takes_ranges: bool = True
     heeds_if_range: bool = True
+    # Whether what is asked for as a whole is answered with the end of it.
+    sends_parts: bool = False
     tells_length: bool = True
     kind: str = "application/octet-stream"
     location: str | None = None
@@ -74,6 +76,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _start(self, file):
         """First byte that is asked for; `None` for the whole file."""
+        if file.sends_parts:
+            return 100
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if not wanted or not file.takes_ranges:
             return None

@@ -29,7 +29,7 @@ class Export:
     overwrite: bool = False
     """Replace what is there."""
     name: str | None = None
-    """Name in the card. Default: that of the run folder."""
+    """Name in the card. Default: that of the folder to write to."""
     licence: str | None = None
     """Terms of the weights and of the data, for the card."""
 
@@ -63,20 +63,19 @@ class Export:
         """A function that writes the card; what would stop it is found here."""
         from keras_kssl import zoo
 
-        if not (self.run_folder / "recipe.json").is_file():
+        run_folder, out = self.run_folder.expanduser(), self.out.expanduser()
+        if not (run_folder / "recipe.json").is_file():
             return lambda: print("No card: only a run folder tells what it would say.")
 
         def card(folder=None):
-            return zoo.card_of_run(
-                self.run_folder, self.name, self.licence, encoder, folder
-            )
+            return zoo.card_of_run(run_folder, self.name, self.licence, encoder, folder)
 
         card()
-        zoo.check_free(self.out)
+        zoo.check_free(out)
 
         def write():
-            zoo.write_card(card(self.out), self.out)
-            print(f"Card: {self.out / 'card.json'}, {self.out / 'README.md'}")
+            zoo.write_card(card(out), out)
+            print(f"Card: {out / 'card.json'}, {out / 'README.md'}")
             if self.licence is None:
                 print("The card says that the licence is not stated: give --licence.")
 

@@ -90,7 +90,7 @@ def _first_of_each_class(source, per_class):
         "per_class",
         "left out for images without one label each",
         per_class,
-        f"Received: {source!r}.",
+        f"They are those of {source!r}.",
     )
     order = np.argsort(labels, kind="stable")
     ordered = np.asarray(labels)[order]

@@ -57,6 +57,7 @@ def build_encoder(recipe, channels):
         input_channels=channels,
         mean=recipe.mean,
         std=recipe.std,
+        padding=recipe.padding,
         seed=derived_seed(recipe.seed, 0),
     )
 

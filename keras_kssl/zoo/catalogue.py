@@ -1,5 +1,6 @@
 """All presets: those of the papers, and the encoders that come with the library."""
 
+import dataclasses
 import difflib
 import pathlib
 import types
@@ -16,7 +17,8 @@ def presets():
     """All presets by name, as a mapping that cannot be changed.
 
     A preset is a recipe with what is known about it. An encoder that comes with the
-    library takes the place of a recipe of the same name.
+    library bears the name of its folder in saved_models/, and takes the place of a
+    recipe of that name.
 
     Returns:
         Mapping from names to `Preset`.
@@ -29,16 +31,15 @@ def presets():
     """
     found = {preset.name: preset for preset in PUBLISHED}
     for name, folder in shipped_folders().items():
-        found[name] = Preset.read(folder / CARD)
+        found[name] = dataclasses.replace(Preset.read(folder / CARD), name=name)
     return types.MappingProxyType(found)
 
 
-def preset(name, caller="zoo"):
+def preset(name, caller="zoo", rule="the name of a preset"):
     """One preset; an unknown name is refused with those that are near."""
     known = presets()
     near = difflib.get_close_matches(str(name), known, n=3)
     named = f"Did you mean {' or '.join(near)}?" if near else "List them: kssl zoo"
-    rule = "the name of a preset"
     check_that(name in known, caller, "name", rule, name, named)
     return known[name]
 

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 
 import keras_kssl
+from keras_kssl._checks import check_that
 from keras_kssl._files import sha256 as sha256_of
 from keras_kssl._files import write_whole
 from keras_kssl.progress import bytes_bar
@@ -57,8 +58,7 @@ def fetch(address, sha256=None, say=print):
     """
     place = cache.place_of(address, addresses.checked(address))
     if place.is_file():
-        _check_digest(place, place, address, sha256)
-        return place
+        return _checked(place, address, sha256)
     if cache.is_offline():
         raise FileNotFoundError(
             f"zoo.load: {address} is not on this machine and KSSL_OFFLINE is set. "
@@ -70,6 +70,7 @@ def fetch(address, sha256=None, say=print):
             # Another process may have fetched it meanwhile.
             if not place.is_file():
                 _fetch(address, real, place, sha256, say)
+                return place
     except OSError as error:
         if error.errno in _FULL:
             raise OSError(
@@ -84,7 +85,12 @@ def fetch(address, sha256=None, say=print):
                 f"({error.strerror}). Set KSSL_CACHE to a folder that can."
             ) from None
         raise
-    _check_digest(place, place, address, sha256)
+    return _checked(place, address, sha256)
+
+
+def _checked(place, address, sha256):
+    if sha256 is not None:
+        _check_digest(place, place, address, sha256)
     return place
 
 
@@ -157,10 +163,10 @@ def _receive(response, part, start):
     }
     total = response.headers.get("Content-Length")
     total = int(total) if total and total.isdigit() else None
-    if response.status == 206:
+    if response.status == 206 and start:
         first, total = _content_range(response.headers.get("Content-Range", ""))
         known = json.loads(_notes_of(part).read_text())
-        if start == 0 or first != start or {**seen, "total": total} != known:
+        if first != start or {**seen, "total": total} != known:
             part.unlink(missing_ok=True)
             raise _Broken("the file has changed since a part of it was fetched")
     elif response.status == 200:
@@ -234,6 +240,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, request, file, code, text, headers, new_address):
         addresses.check_host(new_address, "redirected to")
+        check_that(
+            request.type == "http" or new_address.lower().startswith("https:"),
+            "zoo.load",
+            "redirected to",
+            f"an https:// address, as {request.host}'s own",
+            new_address,
+        )
         return super().redirect_request(request, file, code, text, headers, new_address)
 
 

@@ -9,7 +9,7 @@ from keras_kssl._files import sha256 as sha256_of
 from keras_kssl.zoo import addresses, catalogue, download, hubs
 from keras_kssl.zoo.card import NO_WEIGHTS
 
-_TORCH = (".pth", ".pt", ".safetensors")
+_TORCH = (".pth", ".pt", ".tar", ".safetensors")
 _SUFFIXES = (".keras", *_TORCH)
 _KNOWN = (
     "the name of a preset, a folder with encoder.keras in it, a file "
@@ -31,8 +31,8 @@ def load(name, sha256=None, say=print):
 
             - the name of a preset with weights, see `presets`;
             - a run folder, or another folder with an encoder.keras in it;
-            - a local file: .keras; or .pth, .pt, .safetensors with a ResNet of
-              PyTorch, which is converted;
+            - a local file: .keras; or .pth, .pt, .pth.tar, .safetensors with a ResNet
+              of PyTorch, which is converted as by `convert.from_torch_resnet`;
             - the https:// address of such a file;
             - hf://USER/REPO/FILE or hf://USER/REPO@REVISION/FILE;
             - kaggle://OWNER/MODEL/FRAMEWORK/VARIATION/FILE, or with a version
@@ -80,7 +80,7 @@ def load(name, sha256=None, say=print):
         )
         return _load_preset(text, say)
     if not _looks_like_path(text):
-        catalogue.preset(text, "zoo.load")
+        catalogue.preset(text, "zoo.load", _KNOWN)
     path = _local_file(text)
     if sha256 is not None:
         _check_digest(path, sha256)
@@ -103,6 +103,7 @@ def _load_preset(name, say):
     if scheme:
         return _read(_fetched(scheme, file, sha256, say), name)
     path = catalogue.shipped_folders()[name] / file
+    _check_suffix(path.suffix, str(path))
     if sha256 is not None:
         _check_digest(path, sha256)
     return _read(path, name)

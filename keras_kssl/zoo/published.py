@@ -43,6 +43,7 @@ _SSL_HSIC_RECIPE = Recipe(
     data="tfds:imagenet2012:train",
     encoder="resnet50",
     stem="imagenet",
+    padding="same",
     projector=(4096, 256),
     augment="byol",
     size=224,
@@ -68,8 +69,6 @@ _SSL_HSIC_LIMITS = (
     "program does not: --normalize-output False.",
     "The released program draws 512 random features on each of 128 devices and "
     "averages; a run on fewer devices has a noisier estimate: raise --num-features.",
-    "The released program pads convolutions by TensorFlow's SAME; ours are padded "
-    "symmetrically, as in PyTorch.",
 )
 
 _SFRIK_OPTIONS = {
@@ -150,6 +149,7 @@ PUBLISHED = (
             encoder="resnet10",
             width=0.25,
             stem="cifar",
+            padding="same",
             projector=(512, 128),
             augment="byol",
             size=20,

@@ -24,7 +24,7 @@ def card_of_run(path, name=None, licence=None, encoder=None, folder=None):
 
     Args:
         path: run folder.
-        name: name of the card. Default: that of the folder.
+        name: name of the card. Default: that of `folder`, or else of the run folder.
         licence: terms of the weights and the data. Default: that they are not stated.
         encoder: the run's encoder, for the number of parameters and features; `None`
             leaves them open.
@@ -61,7 +61,7 @@ def card_of_run(path, name=None, licence=None, encoder=None, folder=None):
         )
         size["num_features"] = int(encoder.output_shape[-1])
     return Preset(
-        name=name or _plain(pathlib.Path(path).expanduser().resolve().name),
+        name=name or _plain(pathlib.Path(folder or path).expanduser().resolve().name),
         description=f"{recipe.encoder} trained for {recipe.epochs} epochs by "
         f"{recipe.method} on {record.data.get('name', recipe.data)}.",
         recipe=recipe,
