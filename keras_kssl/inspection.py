@@ -30,7 +30,9 @@ def report(source, recipe):
         source: anything `data.open_source` takes.
         recipe: `recipes.Recipe`; its open options get the defaults for this source.
     """
-    source = data.open_source(source, recipe.limit, max_broken=1.0)
+    source = data.open_source(
+        source, recipe.limit, max_broken=1.0, per_class=recipe.per_class
+    )
     lines = [f"{source.name}: {len(source):,} images"]
     twins = _decode_all(source)
     readable = len(source) - len(_found_broken(source))

@@ -15,6 +15,7 @@ import pytest
 
 import keras_kssl
 from keras_kssl import cli, convert, export, models, zoo
+from keras_kssl.cli.words import size_of_run
 from keras_kssl.convert import torch_resnet
 from keras_kssl.pretraining.building import build_encoder
 from keras_kssl.recipes import Facts, Recipe
@@ -390,6 +391,24 @@ def test_export_puts_the_card_beside_the_encoder(tmp_path, file, capsys):
     assert zoo.Preset.read(out / "card.json").name == "out"
 
 
+def test_an_exported_preset_keeps_its_card(shipped, tmp_path, file, capsys):
+    out = tmp_path / "mine"
+    words = ["export", CARD["name"], "--out", str(out), "--formats", "keras"]
+    assert cli.main(words) == 0
+    card = zoo.Preset.read(out / "card.json")
+    original = zoo.presets()[CARD["name"]]
+    assert card.weights.num_bytes == (out / "encoder.keras").stat().st_size
+    assert card == dataclasses.replace(original, name="mine", weights=card.weights)
+    assert "not stated" not in capsys.readouterr().out
+
+
+def test_a_mere_file_has_no_card(file, tmp_path, capsys):
+    words = ["export", str(file), "--out", str(tmp_path), "--formats", "keras"]
+    assert cli.main(words) == 0
+    assert "No card" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.keras"]
+
+
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow writes SavedModels")
 def test_export_replaces_a_saved_model_and_its_card(tmp_path, file):
     run = write_run(tmp_path / "run", file)
@@ -669,6 +688,13 @@ def test_hubs_say_what_to_install_and_what_went_wrong(
 
 
 # The command line.
+
+
+def test_views_are_of_the_size_that_a_preset_was_trained_on(tmp_path):
+    assert size_of_run(pathlib.Path("sfrik_resnet18_stl10")) == 64
+    assert size_of_run(tmp_path) is None
+    (tmp_path / "recipe.json").write_text(Recipe(size=48).to_json())
+    assert size_of_run(tmp_path) == 48
 
 
 def test_zoo_lists_and_searches(capsys):

@@ -23,7 +23,7 @@ class Evaluate:
     """
 
     run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
-    """Run folder, or an encoder's .keras file."""
+    """Run folder, an encoder's file, a preset of kssl zoo, or an address."""
     train: str
     """Labelled images to learn from."""
     test: str
@@ -85,7 +85,7 @@ class Transfer:
     """
 
     run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
-    """Run folder, or an encoder's .keras file."""
+    """Run folder, an encoder's file, a preset of kssl zoo, or an address."""
     out: pathlib.Path
     """Folder to write the results and the table to."""
     sets: str = "all"

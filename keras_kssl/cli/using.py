@@ -20,7 +20,7 @@ class Export:
     """
 
     run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
-    """Run folder, or an encoder's .keras file."""
+    """Run folder, an encoder's file, a preset of kssl zoo, or an address."""
     out: pathlib.Path
     """Folder to write to: the SavedModel itself, with encoder.keras beside its files
     where both are asked for."""
@@ -63,20 +63,22 @@ class Export:
         """A function that writes the card; what would stop it is found here."""
         from keras_kssl import zoo
 
-        run_folder, out = self.run_folder.expanduser(), self.out.expanduser()
-        if not (run_folder / "recipe.json").is_file():
-            return lambda: print("No card: only a run folder tells what it would say.")
+        out = self.out.expanduser()
 
         def card(folder=None):
-            return zoo.card_of_run(run_folder, self.name, self.licence, encoder, folder)
+            return zoo.card_of(
+                self.run_folder, self.name, self.licence, encoder, folder
+            )
 
-        card()
+        if card() is None:
+            return lambda: print("No card: a mere file does not say what it would.")
         zoo.check_free(out)
 
         def write():
-            zoo.write_card(card(out), out)
+            written = card(out)
+            zoo.write_card(written, out)
             print(f"Card: {out / 'card.json'}, {out / 'README.md'}")
-            if self.licence is None:
+            if written.licence == zoo.NOT_STATED:
                 print("The card says that the licence is not stated: give --licence.")
 
         return write
@@ -90,7 +92,7 @@ class Extract:
     """
 
     run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
-    """Run folder, or an encoder's .keras file."""
+    """Run folder, an encoder's file, a preset of kssl zoo, or an address."""
     data: str
     """Images, as in kssl pretrain."""
     out: pathlib.Path

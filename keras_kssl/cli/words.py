@@ -60,6 +60,11 @@ def load_encoder(path):
 
 
 def size_of_run(path):
-    """Side of the views that a run was trained on; `None` for a file."""
+    """Side of the views that a run or a preset was trained on; `None` for a file."""
     recipe = path.expanduser() / "recipe.json"
-    return recipes.Recipe.read(recipe).size if recipe.is_file() else None
+    if recipe.is_file():
+        return recipes.Recipe.read(recipe).size
+    from keras_kssl import zoo
+
+    preset = zoo.presets().get(str(path))
+    return preset and preset.recipe.size

@@ -1,5 +1,6 @@
 """The card of a run: what its folder says of its encoder."""
 
+import dataclasses
 import math
 import pathlib
 
@@ -7,13 +8,37 @@ from keras_kssl._files import sha256
 from keras_kssl.report.reading import read
 from keras_kssl.report.wording import score_name
 from keras_kssl.zoo.card import Preset, Result, Weights
+from keras_kssl.zoo.catalogue import presets
 
-_NOT_STATED = "not stated: ask whoever trained it, about the data too"
+NOT_STATED = "not stated: ask whoever trained it, about the data too"
 _SUBJECTS = {
     "trained": "encoder",
     "untrained": "untrained encoder",
     "raw_pixels": "raw pixels",
 }
+
+
+def card_of(source, name=None, licence=None, encoder=None, folder=None):
+    """The card of an encoder that `zoo.load` has loaded; `None` for a mere file.
+
+    Args:
+        source: what `zoo.load` was given: a run folder, or the name of a preset, whose
+            card stays what it is but for the name, the licence and the weights.
+        name, licence, encoder, folder: as for `card_of_run`; the licence of a preset
+            is by default its own.
+    """
+    preset = presets().get(str(source))
+    if preset is not None:
+        return dataclasses.replace(
+            preset,
+            name=name or (_name_of(folder) if folder else preset.name),
+            licence=licence or preset.licence,
+            weights=None if folder is None else _weights_in(pathlib.Path(folder)),
+        )
+    path = pathlib.Path(source).expanduser()
+    if not (path / "recipe.json").is_file():
+        return None
+    return card_of_run(path, name, licence, encoder, folder)
 
 
 def card_of_run(path, name=None, licence=None, encoder=None, folder=None):
@@ -61,12 +86,12 @@ def card_of_run(path, name=None, licence=None, encoder=None, folder=None):
         )
         size["num_features"] = int(encoder.output_shape[-1])
     return Preset(
-        name=name or _plain(pathlib.Path(folder or path).expanduser().resolve().name),
+        name=name or _name_of(folder or path),
         description=f"{recipe.encoder} trained for {recipe.epochs} epochs by "
         f"{recipe.method} on {record.data.get('name', recipe.data)}.",
         recipe=recipe,
         data=_data(record),
-        licence=licence or _NOT_STATED,
+        licence=licence or NOT_STATED,
         source=(f"A run of keras_kssl {version}".strip(),),
         weights=None if folder is None else _weights_in(pathlib.Path(folder)),
         results=tuple(results),
@@ -140,8 +165,9 @@ def _training(summary, versions):
     return {name: value for name, value in facts.items() if value}
 
 
-def _plain(name):
-    """A name of the characters that names of cards may have."""
+def _name_of(folder):
+    """A folder's name, of the characters that names of cards may have."""
+    name = pathlib.Path(folder).expanduser().resolve().name
     return "".join(c if c.isalnum() or c in "_-." else "_" for c in name) or "run"
 
 
