@@ -479,7 +479,7 @@ def test_a_damaged_shipped_encoder_is_refused(shipped):
 def test_a_shipped_saved_model_without_a_file_of_keras_says_so(shipped):
     weights = zoo.Weights("saved_model.pb")
     zoo.write_card(zoo.Preset(**CARD, weights=weights), shipped)
-    with pytest.raises(ValueError, match="file that ends in .keras"):
+    with pytest.raises(ValueError, match=r"file that ends in \.keras"):
         zoo.load(CARD["name"])
 
 
