@@ -409,6 +409,7 @@ def test_a_mere_file_has_no_card(file, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.keras"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow writes SavedModels")
 def test_export_replaces_a_saved_model_and_its_card(tmp_path, file):
     run = write_run(tmp_path / "run", file)
