@@ -600,6 +600,7 @@ def test_a_saved_model_that_lost_its_training_mode_is_noticed(
     class Lossy:
         def __init__(self, path):
             self.module = original(path)
+            self.signatures = self.module.signatures
             self.variables = self.module.variables
             if lost == "statistics":
                 self.variables = [v.numpy() for v in self.variables]

@@ -36,6 +36,7 @@ from keras import ops
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_that, message
 from keras_kssl.augment.views import (
+    CENTER_FRACTION,
     NEEDS_RGB,
     NUMBERS,
     View,
@@ -313,7 +314,7 @@ def crop_flip(size, crop_scale=(0.08, 1.0), flip=0.5, antialias=True):
     return Policy([view])
 
 
-def center_crop(size, fraction=224 / 256):
+def center_crop(size, fraction=CENTER_FRACTION):
     """One view without randomness, for evaluation: resize, then cut out the centre.
 
     The shorter side becomes size / fraction pixels, bicubic with antialias; rounding is

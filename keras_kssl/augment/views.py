@@ -19,6 +19,8 @@ from keras_kssl.augment import image_ops
 from keras_kssl.augment.boxes import BOX_NUMBERS, by_use, draw_boxes
 
 NEEDS_RGB = ("saturation", "hue", "grayscale")
+# The centre that evaluation looks at: 224 of 256 pixels, as published.
+CENTER_FRACTION = 224 / 256
 JITTER = ("brightness", "contrast", "saturation", "hue")
 # Uniform numbers that one view of one image takes, by use.
 NUMBERS = {

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from keras_kssl._checks import check_integer, check_number
-from keras_kssl.augment.views import View
+from keras_kssl.augment.views import CENTER_FRACTION, View
 from keras_kssl.data import cutting
 from keras_kssl.data.decoding import BrokenImage, decode, read_header
 
@@ -141,7 +141,7 @@ class EncodedSource(abc.ABC):
         count = check_integer(f"{self.name}.take", "count", count, minimum=1)
         return self.only(np.arange(min(count, len(self))))
 
-    def at_size(self, size, fraction=224 / 256):
+    def at_size(self, size, fraction=CENTER_FRACTION):
         """The source with every image resized and cut to one size; see `FixedSize`."""
         return FixedSize(self, size, fraction)
 
@@ -203,7 +203,7 @@ class FixedSize:
         fraction: share of the shorter side that is kept.
     """
 
-    def __init__(self, source, size, fraction=224 / 256):
+    def __init__(self, source, size, fraction=CENTER_FRACTION):
         self.source = source
         self.size = check_integer(source.name, "size", size, minimum=1)
         self._view = View(size=size, center_fraction=fraction)

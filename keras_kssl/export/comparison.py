@@ -3,6 +3,11 @@
 import keras
 import numpy as np
 
+# What is compared, in the words of messages. Further parts are named by their callers.
+FEATURES = "features"
+TRAINING = "features with training=True"
+STATISTICS = "the update of the statistics"
+
 # Largest difference from the encoder, as a share of its largest value: of features,
 # and of what training mode gives. Compiled graphs fuse operations and round
 # differently; the statistics of a few small images amplify that.
@@ -36,18 +41,18 @@ def record(caller, encoder, images, random_state_of=None):
         after = flat([v.value if new is None else new for v, new in pairs])
         return to_numpy(features), after
 
-    record = {"inference": run(training=False)[0]}
-    if not np.isfinite(record["inference"]).all():
+    record = {FEATURES: run(training=False)[0]}
+    if not np.isfinite(record[FEATURES]).all():
         raise ValueError(
             f"{caller}: `encoder` must give finite features. Received: "
-            f"{np.mean(~np.isfinite(record['inference'])):.0%} NaN or infinite on "
+            f"{np.mean(~np.isfinite(record[FEATURES])):.0%} NaN or infinite on "
             "random images in [0, 1]. It may have diverged in training."
         )
     training, after = run(training=True)
     again, _ = run(training=True)
     if _difference(again, training) <= _tolerances(encoder)[1]:
         before = flat([v.value for v in encoder.variables])
-        record.update(training=training, statistics=after - before)
+        record.update({TRAINING: training, STATISTICS: after - before})
     return record
 
 
@@ -102,19 +107,15 @@ def _tolerances(layer):
 
 
 def compare(caller, encoder, expected, found):
+    """Raises `RuntimeError` unless what is in both records agrees."""
     inference, training = _tolerances(encoder)
-    for part, name, tolerance in (
-        ("inference", "features", inference),
-        ("training", "features with training=True", training),
-        ("statistics", "the update of the statistics", training),
-    ):
-        if part not in expected or part not in found:
-            continue
+    for part in (name for name in expected if name in found):
+        tolerance = training if part in (TRAINING, STATISTICS) else inference
         difference = _difference(found[part], expected[part])
         if not difference <= tolerance:
             raise RuntimeError(
                 f"{caller}: what was written must compute what the encoder computes. "
                 f"Received: after loading, a relative difference of {difference:.2g} "
-                f"in {name}, where {tolerance:.2g} is allowed. Nothing was left at the "
+                f"in {part}, where {tolerance:.2g} is allowed. Nothing was left at the "
                 "path."
             )

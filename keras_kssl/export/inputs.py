@@ -8,6 +8,30 @@ import numpy as np
 from keras_kssl._checks import check_that, message
 
 
+def check_backend(caller, what):
+    """Refuses every backend but TensorFlow, and calls under a strategy's scope."""
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise RuntimeError(
+            message(
+                caller,
+                "KERAS_BACKEND",
+                f"'tensorflow', the backend that writes {what}",
+                backend,
+                "Save the encoder with export.keras_file(encoder, 'encoder.keras'), "
+                "then load and export it under KERAS_BACKEND=tensorflow.",
+            )
+        )
+    import tensorflow as tf
+
+    if tf.distribute.has_strategy():
+        raise RuntimeError(
+            f"{caller}: must be called outside strategy.scope(). Received: a call "
+            f"under {type(tf.distribute.get_strategy()).__name__}. The encoder itself "
+            "may have been made under the strategy."
+        )
+
+
 def check_encoder(caller, encoder, kinds=keras.Layer):
     if not isinstance(encoder, kinds):
         kind = "a keras.Model" if kinds is keras.Model else "a Keras model or layer"
@@ -40,7 +64,7 @@ def image_shapes(caller, encoder, input_shape):
         built = (encoder.get_build_config() or {}).get("input_shape")
     if built is None:
         remedy = "Call it once on a batch of images"
-        if caller == "saved_model":
+        if caller != "keras_file":
             remedy += " or give input_shape=(height, width, channels)"
         raise ValueError(f"{caller}: `encoder` must be built. {remedy}.")
     if not isinstance(built, list | tuple) or not all(
@@ -65,3 +89,11 @@ def image_shapes(caller, encoder, input_shape):
 
 def random_images(size):
     return np.random.default_rng(0).random((4, *size), dtype=np.float32)
+
+
+def random_photos():
+    """A JPEG large enough to be shrunk while it is decoded, and a PNG, encoded."""
+    import tensorflow as tf
+
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 150, 3), dtype=np.uint8)
+    return tf.stack([tf.io.encode_jpeg(pixels), tf.io.encode_png(pixels[:31, :45])])

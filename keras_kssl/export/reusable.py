@@ -7,16 +7,31 @@ interface instead.
 
 import os
 
-import keras
 import numpy as np
 
-from keras_kssl._checks import message
+from keras_kssl._checks import check_integer, check_that
 from keras_kssl._files import staged
-from keras_kssl.export.comparison import compare, flat, record, to_numpy
-from keras_kssl.export.inputs import check_encoder, image_shapes, random_images
+from keras_kssl.export.comparison import (
+    FEATURES,
+    STATISTICS,
+    TRAINING,
+    compare,
+    flat,
+    record,
+    to_numpy,
+)
+from keras_kssl.export.encoded import PHOTO_CHANNELS, images_of
+from keras_kssl.export.functions import Functions
+from keras_kssl.export.inputs import (
+    check_backend,
+    check_encoder,
+    image_shapes,
+    random_images,
+    random_photos,
+)
 
 
-def saved_model(encoder, path, input_shape=None, overwrite=False):
+def saved_model(encoder, path, input_shape=None, size=None, overwrite=False):
     """Writes an encoder as a TensorFlow SavedModel that can be called and fine-tuned.
 
     The file needs neither Keras 3 nor this library to be used. It holds
@@ -28,7 +43,13 @@ def saved_model(encoder, path, input_shape=None, overwrite=False):
       arguments),
     - the endpoints `serve` and `serve_training`, the same two functions of `inputs`
       alone, for `keras.layers.TFSMLayer`,
-    - the signature `serving_default`, `inputs` -> `{"features": ...}`.
+    - the endpoint `feature_maps(inputs, training=False)` -> `{"stage1": ..., "stage2":
+      ..., "features": ...}`, for dense tasks: the maps of `evaluation.dense.
+      feature_maps`, finest first, which of a `models.ResNet` are its four stages. Only
+      for functional and sequential encoders,
+    - the signatures `serving_default`, `inputs` -> `{"features": ...}`; `feature_maps`,
+      `inputs` -> what the endpoint gives; and `serving_bytes`, `encoded` -> features of
+      photos, see below.
 
     Inputs are float32 images (batch, height, width, channels) in the range that the
     encoder takes, [0, 1] in this library; features are float32, whatever the
@@ -38,9 +59,17 @@ def saved_model(encoder, path, input_shape=None, overwrite=False):
 
     The batch size is left open. Height and width are as the encoder declares them;
     an encoder without a declared input gets them open if it can be traced so, and
-    otherwise the size that it was built with.
+    otherwise the size that it was built with. Called on images of a known shape, all
+    of this compiles with XLA, except `serving_bytes`.
 
-    Cost: two traces of the encoder and a few forward passes over four images, all on
+    `serving_bytes` takes a one-dimensional string tensor, the contents of JPEG and PNG
+    files of any size, and does with them what `evaluation.extract` does: the shorter
+    side is brought to 256/224 of `size`, the centre cut out. Pixels differ from its
+    by at most 1.5/255, by the rounding of resized images. Photos are not turned as
+    their EXIF tag says, which TensorFlow does not read; turn them before. A broken
+    photo, or one of another format, fails the whole batch with InvalidArgumentError.
+
+    Cost: four traces of the encoder and a few forward passes over four images, all on
     the CPU. The encoder's weights and statistics do not change.
 
     Args:
@@ -50,6 +79,10 @@ def saved_model(encoder, path, input_shape=None, overwrite=False):
         input_shape: (height, width, channels), None for an unknown height or width.
             Defaults to what the encoder declares or was built with. Required for an
             encoder that is not built yet, which this builds.
+        size: Side in pixels to which `serving_bytes` brings photos; take that of the
+            views in training. Defaults to the side of the encoder's input where that
+            is a square of a fixed size. Without a size, and for encoders of other than
+            one or three channels, there is no `serving_bytes`.
         overwrite: Whether a SavedModel at `path` is replaced, as a whole folder.
             Anything else there is never touched. Defaults to False.
 
@@ -71,9 +104,14 @@ def saved_model(encoder, path, input_shape=None, overwrite=False):
     ...     [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(),
     ...      keras.layers.Dense(2, kernel_initializer="ones")])
     >>> path = os.path.join(tempfile.mkdtemp(), "encoder")
-    >>> module = tf.saved_model.load(keras_kssl.export.saved_model(encoder, path))
+    >>> path = keras_kssl.export.saved_model(encoder, path, size=16)
+    >>> module = tf.saved_model.load(path)
     >>> module(tf.fill((1, 31, 45, 3), 0.5)).numpy().tolist()
     [[1.5, 1.5]]
+    >>> photo = tf.io.encode_png(tf.fill((31, 45, 3), tf.constant(51, tf.uint8)))
+    >>> found = module.signatures["serving_bytes"](encoded=photo[tf.newaxis])
+    >>> found["features"].numpy().round(4).tolist()
+    [[0.6, 0.6]]
 
     Fine-tuned in Keras 3, in Keras 2 (`tf_keras`), and in plain TensorFlow:
 
@@ -90,48 +128,31 @@ def saved_model(encoder, path, input_shape=None, overwrite=False):
         `regularization_losses` leaves out losses that depend on the inputs.
     """
     caller = "saved_model"
-    backend = keras.config.backend()
-    if backend != "tensorflow":
-        raise RuntimeError(
-            message(
-                caller,
-                "KERAS_BACKEND",
-                "'tensorflow', the backend that writes SavedModels",
-                backend,
-                "Save the encoder with export.keras_file(encoder, 'encoder.keras'), "
-                "then load and export it under KERAS_BACKEND=tensorflow.",
-            )
-        )
+    check_backend(caller, "SavedModels")
     import tensorflow as tf
 
-    if tf.distribute.has_strategy():
-        raise RuntimeError(
-            f"{caller}: must be called outside strategy.scope(). Received: a call "
-            f"under {type(tf.distribute.get_strategy()).__name__}. The encoder itself "
-            "may have been made under the strategy."
-        )
     check_encoder(caller, encoder)
-    shapes, size = image_shapes(caller, encoder, input_shape)
+    shapes, trial = image_shapes(caller, encoder, input_shape)
     with staged(caller, path, overwrite, _is_saved_model) as (temporary, final):
         if not encoder.built:
-            encoder(np.zeros((1, *size), "float32"))
+            encoder(np.zeros((1, *trial), "float32"))
         _check_trainable(caller, encoder)
-        images = random_images(size)
+        images = random_images(trial)
         with tf.device("/CPU:0"):
             expected = record(caller, encoder, images)
-        module, signature = _reusable_module(caller, encoder, shapes)
+        functions = Functions(caller, encoder, shapes)
+        size = _size_of_photos(caller, size, functions.images.shape)
+        with tf.device("/CPU:0"):
+            expected |= _recorded_besides(encoder, functions, images, size)
+        module, signatures = _reusable_module(functions, size)
         tf.saved_model.save(
             module,
             temporary,
-            signatures={"serving_default": signature},
+            signatures=signatures,
             options=tf.saved_model.SaveOptions(experimental_custom_gradients=True),
         )
         with tf.device("/CPU:0"):
-            reloaded = tf.saved_model.load(temporary)
-            found = {"inference": to_numpy(reloaded(images, training=False))}
-            before = flat(reloaded.variables)
-            found["training"] = to_numpy(reloaded(images, training=True))
-            found["statistics"] = flat(reloaded.variables) - before
+            found = _computed_by(tf.saved_model.load(temporary), images, size)
         compare(caller, encoder, expected, found)
     return final
 
@@ -150,74 +171,98 @@ def _check_trainable(caller, encoder):
         )
 
 
-def _reusable_module(caller, encoder, shapes):
-    """The object to save and its signature, traced with the first shape possible."""
+def _size_of_photos(caller, size, shape):
+    """The side to which photos are brought, or `None` where they cannot be taken."""
+    _, height, width, channels = shape
+    if size is None:
+        size = height if height == width else None
+    else:
+        check_integer(caller, "size", size, minimum=1)
+        check_that(
+            height in (None, size) and width in (None, size),
+            caller,
+            "size",
+            f"the side of the images that the encoder takes, {height} x {width}",
+            size,
+        )
+    return size if channels in PHOTO_CHANNELS else None
+
+
+def _reusable_module(functions, size):
+    """The object to save and its signatures."""
     import tensorflow as tf
 
-    # Plain copies, because an encoder made under a distribution strategy has one
-    # variable per device, and the module should fit on any.
-    trainable = {id(variable) for variable in encoder.trainable_variables}
-    copies = [
-        tf.Variable(v.value, trainable=id(v) in trainable, dtype=v.dtype, name=v.path)
-        for v in encoder.variables
-    ]
-    pairs = list(zip(encoder.variables, copies, strict=True))
-
+    features, maps = functions.features, functions.maps
     module = tf.train.Checkpoint()
-    module.variables = copies
-    module.trainable_variables = [copy for copy in copies if copy.trainable]
+    module.variables = functions.variables
+    module.trainable_variables = [v for v in functions.variables if v.trainable]
     module.regularization_losses = [
-        _regularization_loss(v.regularizer, copy)
-        for v, copy in pairs
-        if copy.trainable and v.regularizer
+        _regularization_loss(variable.regularizer, copy)
+        for variable, copy in functions.pairs
+        if copy.trainable and variable.regularizer
     ]
 
-    def features(inputs, training=False):
-        with keras.StatelessScope(state_mapping=pairs) as scope:
-            outputs = encoder(inputs, training=training)
-        for variable, copy in pairs:
-            if training and not copy.trainable:
-                copy.assign(scope.get_current_value(variable))
-        return tf.cast(outputs, tf.float32)
+    def signature(function, spec=functions.images):
+        return tf.function(function, [spec], autograph=False)
 
-    for shape in shapes:
-        images = tf.TensorSpec((None, *shape), tf.float32, name="inputs")
-        call = tf.function(features, autograph=False)
-        try:
-            traces = [
-                call.get_concrete_function(images, training=training)
-                for training in (False, True)
-            ]
-        except Exception:  # whatever the encoder raises for open sizes
-            if shape is shapes[-1]:
-                raise
-            continue
-        if traces[0].output_shapes[-1] is not None:
-            break
-
-    known = {id(variable) for variable in module.variables}
-    used = [variable for trace in traces for variable in trace.variables]
-    unknown = {variable.name for variable in used if id(variable) not in known}
-    if unknown:
-        raise ValueError(
-            f"{caller}: `encoder` must own every variable that it uses. Received: "
-            f"one that also uses {sorted(unknown)}. Set its layers as attributes, "
-            "and give random operations a keras.random.SeedGenerator that is one."
+    module.__call__ = features
+    module.serve = signature(lambda inputs: features(inputs, training=False))
+    module.serve_training = signature(lambda inputs: features(inputs, training=True))
+    signatures = {
+        "serving_default": signature(
+            lambda inputs: {"features": features(inputs, training=False)}
         )
+    }
+    if maps is not None:
+        module.feature_maps = maps
+        signatures["feature_maps"] = signature(
+            lambda inputs: maps(inputs, training=False)
+        )
+    if size is not None:
+        channels = functions.images.shape[-1]
 
-    module.__call__ = call
-    module.serve = tf.function(
-        lambda inputs: call(inputs, training=False), [images], autograph=False
-    )
-    module.serve_training = tf.function(
-        lambda inputs: call(inputs, training=True), [images], autograph=False
-    )
-    signature = tf.function(
-        lambda inputs: {"features": call(inputs, training=False)},
-        [images],
-        autograph=False,
-    )
-    return module, signature
+        def serving_bytes(encoded):
+            images = images_of(encoded, size, channels)
+            return {"features": features(images, training=False)}
+
+        spec = tf.TensorSpec((None,), tf.string, name="encoded")
+        signatures["serving_bytes"] = signature(serving_bytes, spec)
+    return module, signatures
+
+
+def _recorded_besides(encoder, functions, images, size):
+    """What the encoder gives of maps and of photos, by the names of the record."""
+    found = {}
+    if functions.with_maps is not None:
+        maps = functions.with_maps(images, training=False)
+        found |= {_map_name(name): to_numpy(value) for name, value in maps.items()}
+    if size is not None:
+        channels = functions.images.shape[-1]
+        photos = images_of(random_photos(), size, channels)
+        found[_OF_PHOTOS] = to_numpy(encoder(photos, training=False))
+    return found
+
+
+def _computed_by(module, images, size):
+    """The same of a loaded module, and what `record` holds of an encoder."""
+    found = {FEATURES: to_numpy(module(images, training=False))}
+    if "feature_maps" in module.signatures:
+        maps = module.signatures["feature_maps"](inputs=images)
+        found |= {_map_name(name): to_numpy(value) for name, value in maps.items()}
+    if size is not None:
+        of_photos = module.signatures["serving_bytes"](encoded=random_photos())
+        found[_OF_PHOTOS] = to_numpy(of_photos["features"])
+    before = flat(module.variables)
+    found[TRAINING] = to_numpy(module(images, training=True))
+    found[STATISTICS] = flat(module.variables) - before
+    return found
+
+
+_OF_PHOTOS = "features of encoded photos"
+
+
+def _map_name(name):
+    return f"{name} of feature_maps"
 
 
 def _regularization_loss(regularizer, variable):

@@ -14,7 +14,7 @@ _LAST_STAGE = "stage4_"
 _TRIAL_SIDE = 256
 
 
-def feature_maps(encoder):
+def feature_maps(encoder, with_output=False):
     """A model from images to feature maps of an encoder, finest first.
 
     It shares the encoder's weights. The maps of a `models.ResNet`, or of what `dilated`
@@ -25,6 +25,7 @@ def feature_maps(encoder):
     Args:
         encoder: `models.ResNet`, or another functional or sequential Keras model from
             images (B, H, W, C).
+        with_output: whether what the encoder itself returns follows the maps.
 
     Returns:
         `keras.Model` from images to a list of maps (B, h, w, d).
@@ -40,12 +41,13 @@ def feature_maps(encoder):
     _check_encoder("feature_maps", encoder)
     names = {layer.name for layer in encoder.layers}
     if names.issuperset(_STAGES):
-        outputs = [encoder.get_layer(name).output for name in _STAGES]
-        return keras.Model(encoder.inputs[0], outputs)
-    images, outputs = _all_maps(encoder)
+        maps = [encoder.get_layer(name).output for name in _STAGES]
+        last = encoder.outputs if with_output else []
+        return keras.Model(encoder.inputs[0], [*maps, *last])
+    walked, outputs = _all_maps(encoder)
     finest_first = {}
     if outputs:
-        every = keras.Model(images, outputs)
+        every = keras.Model(walked.inputs[0], outputs)
         for output, stride in zip(outputs, strides(every, exact=True), strict=True):
             if stride is not None:
                 finest_first[stride] = output
@@ -58,7 +60,9 @@ def feature_maps(encoder):
         encoder.name,
         "Encoders of patches (vision transformers) have none.",
     )
-    return keras.Model(images, [finest_first[s] for s in sorted(finest_first)])
+    maps = [finest_first[stride] for stride in sorted(finest_first)]
+    last = walked.outputs if with_output else []
+    return keras.Model(walked.inputs[0], [*maps, *last])
 
 
 def strides(maps, exact=False):
@@ -144,7 +148,7 @@ def copied(encoder):
 
 
 def _all_maps(encoder):
-    """The input of an encoder and all outputs of its layers with four axes."""
+    """An encoder as a graph, and all outputs of its layers with four axes."""
     found = []
 
     def call(layer, *args, **kwargs):
@@ -159,7 +163,7 @@ def _all_maps(encoder):
     walked = keras.models.clone_model(
         functional, clone_function=lambda layer: layer, call_function=call
     )
-    return walked.inputs[0], found
+    return walked, found
 
 
 def _check_encoder(caller, encoder):
