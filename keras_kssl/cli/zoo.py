@@ -70,13 +70,17 @@ def _table(presets):
     table.add_column("number")
     for preset in presets:
         result = preset.headline
-        mark = "*" if result is not None and result.is_published else ""
+        number = ""
+        if result is not None:
+            # The mark is not to stand on a line of its own.
+            number = result_text(result).replace("\N{NO-BREAK SPACE}%", "%")
+            number += "*" if result.is_published else ""
         table.add_row(
             preset.name,
             method_name(preset.recipe.method),
             preset.recipe.encoder,
             f"{preset.parameters / 1e6:.1f} M" if preset.parameters else "",
             "no" if preset.weights is None else "yes",
-            "" if result is None else f"{result_text(result)}{mark}",
+            number,
         )
     return table
