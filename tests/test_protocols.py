@@ -167,16 +167,6 @@ def test_logistic_regression_is_scikit_learns():
     assert found["not_converged"] == 0
 
 
-def test_coefficients_on_the_path_are_those_of_each_strength_alone():
-    x, y = clusters(80, 3)
-    x = x.astype(np.float64)
-    path = logistic.LogisticRegressions(x, y)
-    for strength in (100.0, 1.0, 0.01):
-        scores = path.scores(strength, x)
-        alone = LogisticRegression(C=1 / strength, max_iter=5000, tol=1e-10).fit(x, y)
-        np.testing.assert_allclose(scores, alone.decision_function(x), atol=0.02)
-
-
 def test_validation_images_choose_where_they_are_given_and_are_then_learned_from():
     (x, y), (test_x, test_y) = clusters(60, 4), clusters(60, 5)
     # On wrong labels the strongest regularisation, which says least, is best.

@@ -5,8 +5,8 @@ import numpy as np
 from keras_kssl._checks import check_integer, check_that
 from keras_kssl._seeds import derived_seed
 from keras_kssl.evaluation.features import check_data, unit_rows
-from keras_kssl.evaluation.logistic import LogisticRegressions
 from keras_kssl.evaluation.metrics import score_predictions
+from keras_kssl.evaluation.regressions import LogisticRegressions
 from keras_kssl.evaluation.subsets import balanced_subset
 
 _STRENGTH = 1.0

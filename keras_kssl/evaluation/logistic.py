@@ -1,7 +1,5 @@
 """L2-regularised logistic regression on frozen features, its strength chosen."""
 
-import warnings
-
 import numpy as np
 
 from keras_kssl._checks import check_choice, check_integer, check_number, check_that
@@ -13,13 +11,11 @@ from keras_kssl.evaluation.features import (
     labelled_features,
 )
 from keras_kssl.evaluation.metrics import METRICS, score_predictions
+from keras_kssl.evaluation.regressions import LogisticRegressions
 from keras_kssl.evaluation.subsets import split_off
 
 STRENGTHS = tuple(np.logspace(-6, 5, 45).tolist())
 _HELD_OUT = 0.1
-_ITERATIONS = 1000
-# Of the gradient. Scikit-learn's default stops weak regularisation too early.
-_TOLERANCE = 1e-6
 
 
 def logistic_regression(
@@ -53,17 +49,15 @@ def logistic_accuracy(
 ):
     """Test accuracy of multinomial logistic regression on cached features.
 
-    One regression for each strength, by scikit-learn's L-BFGS, from the strongest to
-    the weakest, each from where the last one ended. The strength that scores best on
-    the validation part, the strongest of several, is fitted again on training and
+    One regression for each strength, from the strongest to the weakest, by L-BFGS; see
+    `LogisticRegressions` for what is minimised, which is what scikit-learn's
+    `LogisticRegression` minimises for C = 1 / strength. The strength that scores best
+    on the validation part, the strongest of several, is fitted again on training and
     validation part together and tested once. The test set chooses nothing.
 
-    Formula, with the sum over the examples and biases left free::
-
-        minimise sum_i -log softmax(W x_i + b)[y_i] + strength / 2 ||W||^2
-
-    Time: for each strength up to 1,000 products of n d classes, most of them for the
-    weak ones. Features count as they are, neither scaled nor centred.
+    Features count as they are, neither scaled nor centred. Time, for the 45 strengths:
+    about 1,000 times 4 n d classes; below a minute on two cores for 50,000 x 128
+    features of 10 classes.
 
     Args:
         train_x: features (n_train, d), n_train at least 10 where `validation` is not
@@ -82,7 +76,7 @@ def logistic_accuracy(
     Returns:
         dict: `logreg`, the score on the test set, and `held_out`, that on which the
         strength was chosen, in [0, 1]; `strength`; `not_converged`, how many of the
-        regressions had not converged after 1,000 iterations.
+        regressions had not converged after 1,000 steps.
 
     References: Kornblith et al. 2019, arXiv 1805.08974, appendix A.6, as in BYOL and
     SSL-HSIC. Difference: they hold out the validation part that each set comes with.
@@ -130,66 +124,6 @@ def logistic_accuracy(
         "strength": strengths[best],
         "not_converged": path.not_converged + final.not_converged,
     }
-
-
-class LogisticRegressions:
-    """Regressions on the same examples, each from where the last one ended.
-
-    Args:
-        x: features (n, d).
-        y: integers (n,), or 0, 1 and -1 (n, classes).
-
-    Attributes:
-        not_converged: how many of those fitted so far had not converged.
-    """
-
-    def __init__(self, x, y):
-        from sklearn.linear_model import LogisticRegression
-
-        self._x, self._y = x, y
-        self._num_classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
-        targets = y.T if y.ndim == 2 else [y]
-        self._models = [
-            LogisticRegression(max_iter=_ITERATIONS, tol=_TOLERANCE, warm_start=True)
-            for _ in targets
-        ]
-        self.not_converged = 0
-
-    def scores(self, strength, x):
-        """Fits for one strength; scores (n, classes) of other examples."""
-        if self._y.ndim == 2:
-            return np.stack(
-                [
-                    self._fit(model, self._y[:, c], strength, x)
-                    for c, model in enumerate(self._models)
-                ],
-                axis=1,
-            )
-        values = self._fit(self._models[0], self._y, strength, x)
-        if values.ndim == 1:
-            values = np.stack([-values, values], axis=1)
-        scores = np.full((len(x), self._num_classes), -np.inf)
-        scores[:, self._models[0].classes_] = values
-        return scores
-
-    def _fit(self, model, y, strength, x):
-        from sklearn.exceptions import ConvergenceWarning
-
-        rows = y >= 0
-        if len(np.unique(y[rows])) == 1:
-            # Nothing to tell apart: every example scores alike.
-            model.classes_ = np.unique(y[rows])
-            return np.zeros((len(x), 1) if self._y.ndim == 1 else len(x))
-        model.set_params(C=1.0 / strength)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            model.fit(self._x[rows], y[rows])
-        for warning in caught:
-            if issubclass(warning.category, ConvergenceWarning):
-                self.not_converged += 1
-            else:
-                warnings.warn(warning.message, stacklevel=2)
-        return model.decision_function(x)
 
 
 def _checked(caller, name, x, y):
