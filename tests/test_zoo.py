@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -13,14 +14,16 @@ import types
 import keras
 import numpy as np
 import pytest
+import tyro
 
 import keras_kssl
 from keras_kssl import cli, convert, export, models, zoo
+from keras_kssl.cli.training import Pretrain
 from keras_kssl.cli.words import size_of_run
 from keras_kssl.convert import torch_resnet
 from keras_kssl.pretraining.building import build_encoder
 from keras_kssl.recipes import Facts, Recipe
-from keras_kssl.zoo import catalogue, loading
+from keras_kssl.zoo import catalogue, loading, text
 from tests.web_server import File, serving
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -260,6 +263,15 @@ CARD = {
     "licence": "CC BY 4.0",
     "source": ("A run.",),
 }
+
+
+@every_recipe
+def test_a_recipe_as_a_command_is_that_recipe(name):
+    recipe = zoo.presets()[name].recipe
+    kssl, command, *options = shlex.split(text.command(recipe))
+    config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+    assert (kssl, command) == ("kssl", "pretrain")
+    assert tyro.cli(Pretrain, args=options, config=config).recipe == recipe
 
 
 def test_unknown_names_in_a_card_are_refused_with_the_nearest():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 
 from keras_kssl.recipes import Recipe
 from keras_kssl.report.wording import duration, method_name, score_text, value_text
@@ -45,10 +46,22 @@ def markdown(preset):
     lines += ["", "## Data", "", preset.data, "", "## Recipe", ""]
     lines += ["| option | value |", "|---|---|", *_options(recipe)]
     if preset.trained:
+        lines += ["", "As a command:", "", f"    {command(recipe)}"]
         lines += ["", "## Training", ""]
         lines += [f"- {_named(name)}: {v}" for name, v in _facts(preset.trained)]
     lines += ["", "## Source", "", *(f"- {source}" for source in preset.source)]
     return "\n".join(lines) + "\n"
+
+
+def command(recipe):
+    """The command that trains by a recipe, all that is no default written out."""
+    words = ["kssl", "pretrain"]
+    for field in dataclasses.fields(Recipe):
+        value = getattr(recipe, field.name)
+        if value != field.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
 
 
 def weights_text(preset):
