@@ -9,12 +9,12 @@ import tyro
 
 from keras_kssl.cli.words import load_encoder, size_of_run, split
 
-_FORMATS = ("saved_model", "keras")
+_ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a run's encoder as a reusable SavedModel or a .keras file, with a card.
+    """Write an encoder for others, with a card: SavedModel, .keras, ONNX, KerasHub.
 
     Example: kssl export runs/a --out saved_models/a --formats saved_model,keras
     """
@@ -22,40 +22,33 @@ class Export:
     run_folder: Annotated[pathlib.Path, tyro.conf.Positional]
     """Run folder, an encoder's file, a preset of kssl zoo, or an address."""
     out: pathlib.Path
-    """Folder to write to: the SavedModel itself, with encoder.keras beside its files
-    where both are asked for."""
+    """Folder to write to: the SavedModel itself, and beside its files encoder.keras,
+    encoder.onnx and the folder keras_hub, those that are asked for."""
     formats: str = "saved_model"
-    """What to write, separated by commas: saved_model, keras."""
+    """What to write, separated by commas: saved_model, keras, onnx, keras_hub; or all,
+    which are all that can be written here."""
+    size: int | None = None
+    """Side to which the SavedModel's serving_bytes and KerasHub's image converter bring
+    photos. Default: that of the run."""
     overwrite: bool = False
-    """Replace what is there."""
+    """Replace what is there. A SavedModel replaces the whole folder."""
     name: str | None = None
     """Name in the card. Default: that of the folder to write to."""
     licence: str | None = None
     """Terms of the weights and of the data, for the card."""
 
     def run(self):
-        formats = split("formats", self.formats, _FORMATS)
-        encoder = load_encoder(self.run_folder)
-        write_card = self._card_writer(encoder)
-        import keras
-
         from keras_kssl import export
 
-        if "saved_model" in formats and keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "export: SavedModels are written by the TensorFlow backend. Received: "
-                f"the {keras.backend.backend()} backend. Set KERAS_BACKEND=tensorflow, "
-                "or take --formats keras."
+        wanted = split("formats", self.formats, (*export.FORMATS, _ALL))
+        encoder = load_encoder(self.run_folder)
+        size = self.size or size_of_run(self.run_folder)
+        write_card = self._card_writer(encoder)
+        for form in self._possible(encoder, wanted):
+            options = {"size": size} if form.takes_size else {}
+            path = form.write(
+                encoder, self.out / form.place, overwrite=self.overwrite, **options
             )
-
-        written = []
-        if "saved_model" in formats:
-            options = {"overwrite": self.overwrite}
-            written.append(export.saved_model(encoder, self.out, **options))
-        if "keras" in formats:
-            path = self.out / "encoder.keras"
-            written.append(export.keras_file(encoder, path, overwrite=self.overwrite))
-        for path in written:
             print(f"Written, loaded again and compared: {path}")
         write_card()
 
@@ -82,6 +75,23 @@ class Export:
                 print("The card says that the licence is not stated: give --licence.")
 
         return write
+
+    def _possible(self, encoder, wanted):
+        """The formats to write; what stands against one is found before any work."""
+        from keras_kssl import export
+
+        possible = []
+        for name, form in export.FORMATS.items():
+            if name not in wanted and _ALL not in wanted:
+                continue
+            reason = form.reason_against(encoder)
+            if reason is None:
+                possible.append(form)
+            elif name in wanted:
+                raise ValueError(reason)
+            else:
+                print(f"Not written: {reason}")
+        return possible
 
 
 @dataclasses.dataclass(frozen=True)

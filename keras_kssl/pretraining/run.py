@@ -250,7 +250,9 @@ class Run:
         written = {"encoder": export.keras_file(encoder, path, overwrite=True)}
         if keras.backend.backend() == "tensorflow":
             path = self.folder / "saved_model"
-            written["saved_model"] = export.saved_model(encoder, path, overwrite=True)
+            written["saved_model"] = export.saved_model(
+                encoder, path, size=self.recipe.size, overwrite=True
+            )
         return {name: str(path) for name, path in written.items()}
 
     def _show(self, before, after):
