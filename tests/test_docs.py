@@ -129,10 +129,17 @@ def test_loading_in_the_readme_finds_the_features_of_the_encoder(tmp_path, monke
 
     encoder = keras_kssl.models.ResNet(depth=10, width=0.125, stem="cifar", seed=0)
     keras_kssl.export.keras_file(encoder, tmp_path / "runs" / "a" / "encoder.keras")
-    keras_kssl.export.saved_model(encoder, tmp_path / "runs" / "a" / "saved_model")
+    path = tmp_path / "runs" / "a" / "saved_model"
+    keras_kssl.export.saved_model(encoder, path, size=16)
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).random((2, 16, 16, 3), dtype="float32")
     names = {"keras": keras, "tensorflow": tensorflow, "images": images}
     exec(python_block("saved_model.load"), names)
     for loaded in (names["features"], names["encoder"](images)):
         np.testing.assert_allclose(loaded, encoder(images), rtol=1e-4, atol=1e-5)
+    photo = tensorflow.io.encode_png(tensorflow.zeros((31, 45, 3), "uint8"))
+    found = names["photos"](encoded=photo[None])["features"]
+    np.testing.assert_allclose(
+        found, encoder(np.zeros((1, 16, 16, 3))), rtol=1e-4, atol=1e-5
+    )
+    assert names["maps"]["stage4"].shape == (2, 2, 2, 64)
