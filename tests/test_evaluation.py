@@ -369,6 +369,29 @@ def test_rate_is_chosen_without_the_test_set():
         assert first[key] == second[key]
 
 
+def test_validation_examples_choose_the_rate_and_are_then_learned_from():
+    x, y = clusters(300, spread=0.5)
+    # On wrong labels a rate that learns next to nothing is best.
+    rates, wrong = (1e-6, 0.3), (y + 1) % 5
+    options = {"epochs": 5, "learning_rates": rates}
+    right = linear_accuracy(x, y, x, y, validation=(x, y), **options)
+    assert right["learning_rate"] == 0.3
+    assert right["held_out"] == right["linear"] == 1.0
+    twice = np.concatenate([x, x]), np.concatenate([y, wrong])
+    found = linear_accuracy(x, y, x, y, validation=(x, wrong), **options)
+    assert found["learning_rate"] == 1e-6
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    standard = ((twice[0] - mean) / deviation).astype("float32")
+    weights, biases = train_softmax_regression(standard, twice[1], 5, [1e-6], epochs=5)
+    scores = standard[:300] @ weights[0].T + biases[0]
+    assert found["linear"] == pytest.approx(np.mean(scores.argmax(axis=1) == y))
+    assert found["linear"] < 1.0
+    with pytest.raises(ValueError, match="`validation_x` must have as many features"):
+        linear_accuracy(x, y, x, y, validation=(x[:, 1:], y), **options)
+    with pytest.raises(ValueError, match="class 5 in the validation set only"):
+        linear_accuracy(x, y, x, y, validation=(x, y + 1), **options)
+
+
 def test_the_better_rate_is_chosen():
     noisy_x, noisy_y = clusters(400, dim=64, spread=3.0)
     score = linear_accuracy(

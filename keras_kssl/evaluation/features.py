@@ -150,35 +150,36 @@ def check_labels(caller, argument, labels, count):
     return labels.astype(np.int64)
 
 
-def check_classes_seen(caller, train_y, test_y):
-    """Refuses test labels that no training example has."""
-    unseen = np.setdiff1d(test_y, train_y)
+def check_classes_seen(caller, train_y, other_y, argument="test_y"):
+    """Refuses labels that no training example has."""
+    unseen = np.setdiff1d(other_y, train_y)
     if len(unseen):
+        what = argument.removesuffix("_y")
         raise ValueError(
-            f"{caller}: `test_y` must hold classes of `train_y` alone. Received: "
-            f"class {', '.join(map(str, unseen[:10]))} in the test set only. Take "
-            "more training examples, or test on fewer classes."
+            f"{caller}: `{argument}` must hold classes of `train_y` alone. Received: "
+            f"class {', '.join(map(str, unseen[:10]))} in the {what} set only. Take "
+            f"more training examples, or fewer classes in the {what} set."
         )
 
 
-def check_widths(caller, train_x, test_x):
-    """Refuses training and test features of different width."""
-    if train_x.shape[1] != test_x.shape[1]:
+def check_widths(caller, train_x, other_x, argument="test_x"):
+    """Refuses other features than the training ones that are not as wide."""
+    if train_x.shape[1] != other_x.shape[1]:
         raise ValueError(
-            f"{caller}: `train_x` and `test_x` must have as many features. Received: "
-            f"{train_x.shape[1]} and {test_x.shape[1]}."
+            f"{caller}: `train_x` and `{argument}` must have as many features. "
+            f"Received: {train_x.shape[1]} and {other_x.shape[1]}."
         )
 
 
-def check_data(caller, train_x, train_y, test_x, test_y):
+def check_data(caller, train_x, train_y, other_x, other_y, name="test"):
     """Features and labels to learn from and to test on, checked against each other."""
     train_x = check_features(caller, "train_x", train_x)
-    test_x = check_features(caller, "test_x", test_x)
-    check_widths(caller, train_x, test_x)
+    other_x = check_features(caller, f"{name}_x", other_x)
+    check_widths(caller, train_x, other_x, f"{name}_x")
     train_y = check_labels(caller, "train_y", train_y, len(train_x))
-    test_y = check_labels(caller, "test_y", test_y, len(test_x))
-    check_classes_seen(caller, train_y, test_y)
-    return train_x, train_y, test_x, test_y
+    other_y = check_labels(caller, f"{name}_y", other_y, len(other_x))
+    check_classes_seen(caller, train_y, other_y, f"{name}_y")
+    return train_x, train_y, other_x, other_y
 
 
 def labelled_sources(caller, train, test):

@@ -9,11 +9,10 @@ from keras_kssl._checks import check_integer, check_number, check_that
 from keras_kssl.data.encoded import for_each, num_threads
 from keras_kssl.evaluation.features import check_data, labelled_features
 from keras_kssl.evaluation.metrics import score_predictions
-from keras_kssl.evaluation.subsets import split_off
+from keras_kssl.evaluation.subsets import parts_to_choose_by
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 _MOMENTUM = 0.9
-_HELD_OUT = 0.1
 # What a step does beside its products has to pay.
 _RATES_PER_THREAD = 3
 
@@ -54,13 +53,14 @@ def linear_accuracy(
     epochs=100,
     learning_rates=LEARNING_RATES,
     metric="top_1",
+    validation=None,
 ):
     """Test accuracy of softmax regression trained on cached features.
 
-    Features are standardised by mean and standard deviation of the training set. All
-    learning rates are trained side by side on nine tenths of the training set; the one
-    with the best accuracy on the held-out tenth, the smallest of several, is then
-    trained on the whole training set and tested once. The test set chooses nothing.
+    Features are standardised by mean and standard deviation of those trained on in the
+    end. All learning rates are trained side by side on the training examples without
+    those that choose; the one with the best accuracy on these, the smallest of several,
+    is then trained on both together and tested once. The test set chooses nothing.
 
     Time grows with epochs n d classes (number of rates + 1), in float32 on the cores of
     the host.
@@ -74,6 +74,8 @@ def linear_accuracy(
         epochs: passes over the training examples, at least 1. Default 100.
         learning_rates: initial rates to choose from, each above 0.
         metric: as in `score_predictions`, "top_1" or "mean_per_class".
+        validation: features and labels that choose. Default: a tenth of the training
+            examples.
 
     Returns:
         dict: `linear`, accuracy on the test set, and `held_out`, that on which the rate
@@ -94,19 +96,25 @@ def linear_accuracy(
         for rate in learning_rates
     )
     check_that(len(rates) > 0, caller, "learning_rates", "at least one", learning_rates)
+    if validation is not None:
+        data = check_data(caller, train_x, train_y, *validation, name="validation")
+        validation = data[2:]
     num_classes = int(train_y.max()) + 1
-    mean, deviation = _moments(train_x)
-    train_x = ((train_x - mean) / deviation).astype(np.float32)
-    test_x = ((test_x - mean) / deviation).astype(np.float32)
-
-    kept, held_out = split_off(caller, len(train_x), _HELD_OUT, seed)
-    candidates = train_softmax_regression(
-        train_x[kept], train_y[kept], num_classes, rates, epochs, seed
+    part, validation, whole = parts_to_choose_by(
+        caller, train_x, train_y, validation, seed
     )
-    accuracies = _accuracies(*candidates, train_x[held_out], train_y[held_out], metric)
+    mean, deviation = _moments(whole[0])
+    (part_x, part_y), (validation_x, validation_y), (whole_x, whole_y), (test_x, _) = (
+        (((x - mean) / deviation).astype(np.float32), y)
+        for x, y in (part, validation, whole, (test_x, test_y))
+    )
+    candidates = train_softmax_regression(
+        part_x, part_y, num_classes, rates, epochs, seed
+    )
+    accuracies = _accuracies(*candidates, validation_x, validation_y, metric)
     best = int(np.argmax(accuracies))
     probe = train_softmax_regression(
-        train_x, train_y, num_classes, rates[best : best + 1], epochs, seed
+        whole_x, whole_y, num_classes, rates[best : best + 1], epochs, seed
     )
     return {
         "linear": float(_accuracies(*probe, test_x, test_y, metric)[0]),

@@ -12,10 +12,9 @@ from keras_kssl.evaluation.features import (
 )
 from keras_kssl.evaluation.metrics import METRICS, score_predictions
 from keras_kssl.evaluation.regressions import LogisticRegressions
-from keras_kssl.evaluation.subsets import split_off
+from keras_kssl.evaluation.subsets import parts_to_choose_by
 
 STRENGTHS = tuple(np.logspace(-6, 5, 45).tolist())
-_HELD_OUT = 0.1
 
 
 def logistic_regression(
@@ -100,15 +99,12 @@ def logistic_accuracy(
     check_that(len(strengths) > 0, caller, "strengths", "at least one", strengths)
     if not is_multi_label:
         check_classes_seen(caller, train_y, test_y)
-    if validation is None:
-        chosen, held_out = split_off(caller, len(train_x), _HELD_OUT, seed)
-        validation = train_x[held_out], train_y[held_out]
-        part = train_x[chosen], train_y[chosen]
-        whole = train_x, train_y
-    else:
+    if validation is not None:
         validation = _checked(caller, "validation", *validation)
-        part = train_x, train_y
-        whole = tuple(map(np.concatenate, zip(part, validation, strict=True)))
+        check_widths(caller, train_x, validation[0], "validation_x")
+    part, validation, whole = parts_to_choose_by(
+        caller, train_x, train_y, validation, seed
+    )
     path = LogisticRegressions(*part)
     scores = [
         score_predictions(path.scores(strength, validation[0]), validation[1], metric)

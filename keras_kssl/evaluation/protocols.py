@@ -211,7 +211,13 @@ def _knn(task, settings, seed):
 
 
 def _linear(task, settings, seed):
-    found = linear_accuracy(*task.features(), seed=seed, metric=task.metric, **settings)
+    found = linear_accuracy(
+        *task.features(),
+        validation=task.validation_features(),
+        seed=seed,
+        metric=task.metric,
+        **settings,
+    )
     return {"scores": {"linear": found.pop("linear")}, "chosen": found}
 
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from keras_kssl._checks import check_integer, check_number, check_that
 
+HELD_OUT = 0.1
+
 
 def balanced_subset(labels, fraction=None, per_class=None, seed=0):
     """Positions of a part of a labelled set that has as many images of each class.
@@ -107,3 +109,23 @@ def split_off(caller, count, share, seed):
     order = np.random.default_rng(seed).permutation(count)
     held_out, kept = np.split(order, [round(share * count)])
     return kept, held_out
+
+
+def parts_to_choose_by(caller, x, y, validation, seed):
+    """Examples to learn from while something is chosen, to choose by, and to end with.
+
+    Args:
+        caller: name for errors.
+        x, y: features and labels of the training examples.
+        validation: features and labels to choose by; `None` for a tenth of the
+            training examples.
+        seed: integer that fixes that tenth.
+
+    Returns:
+        Three pairs of features and labels; the last holds both others.
+    """
+    if validation is None:
+        kept, held_out = split_off(caller, len(x), HELD_OUT, seed)
+        return (x[kept], y[kept]), (x[held_out], y[held_out]), (x, y)
+    whole = tuple(map(np.concatenate, zip((x, y), validation, strict=True)))
+    return (x, y), validation, whole

@@ -7,9 +7,12 @@ from keras_kssl._seeds import derived_seed
 from keras_kssl.data import join
 from keras_kssl.evaluation.classifier import Classifier, CosinePerEpoch
 from keras_kssl.evaluation.metrics import score_predictions
-from keras_kssl.evaluation.subsets import balanced_subset, listed_subset, split_off
-
-_HELD_OUT = 0.1
+from keras_kssl.evaluation.subsets import (
+    HELD_OUT,
+    balanced_subset,
+    listed_subset,
+    split_off,
+)
 
 
 def linear_as_sfrik(task, settings, seed):
@@ -95,7 +98,7 @@ def fine_tune_whole(task, settings, seed):
     if len(grid) > 1:
         part, held_out = task.train, task.validation
         if held_out is None:
-            kept, held = split_off("finetune-100", len(part), _HELD_OUT, seed)
+            kept, held = split_off("finetune-100", len(part), HELD_OUT, seed)
             part, held_out = whole.only(kept), whole.only(held)
         scores = []
         for rate, decay in grid:
