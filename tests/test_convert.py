@@ -17,6 +17,10 @@ from keras_kssl.convert.torch_resnet import find_torch_resnet, torch_layer
 from keras_kssl.models import ResNet
 from tests.weight_files import Calling, named, write_npy
 
+# What these do is the same on both backends; compiling it for JAX takes a minute.
+tensorflow_only = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a minute of compiling on JAX"
+)
 SMALL = {"width": 0.125, "stem": "cifar"}
 IMAGES = np.random.default_rng(0).random((2, 33, 45, 3), "float32")
 KINDS = ("weight", "bias", "running_mean", "running_var")
@@ -141,6 +145,7 @@ def test_pytorchs_file_comes_back_bit_for_bit(golden, golden_encoder, suffix, tm
             assert ours[name,].tobytes() == array.tobytes()
 
 
+@tensorflow_only
 def test_outputs_equal_pytorchs_from_either_format(golden, golden_encoder, tmp_path):
     recorded = golden("resnet_torch_resnet18")
     path = convert.torch_file(golden_encoder, tmp_path / "w.safetensors")
@@ -597,6 +602,7 @@ def test_without_kerashub_the_line_that_installs_it_is_given(monkeypatch):
 # The command.
 
 
+@tensorflow_only
 def test_the_command_converts_there_and_back(encoder, state, tmp_path, capsys):
     first, second, third = (tmp_path / n for n in ("a.pth", "b.keras", "c.safetensors"))
     saved = {f"module.{n}": v for n, v in state.items()}
@@ -612,6 +618,7 @@ def test_the_command_converts_there_and_back(encoder, state, tmp_path, capsys):
     assert_same_weights(convert.from_torch_resnet(third), encoder)
 
 
+@tensorflow_only
 def test_the_command_reads_checkpoints_of_the_authors(checkpoint, tmp_path):
     write_npy(tmp_path / "checkpoint.npy", checkpoint)
     words = [str(tmp_path / "checkpoint.npy"), str(tmp_path / "e.keras")]
