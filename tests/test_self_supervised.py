@@ -631,10 +631,14 @@ def keras_cv_backbone():
 
 
 @pytest.mark.parametrize(
-    "make_backbone",
-    [mobilenet, pytest.param(keras_cv_backbone, marks=pytest.mark.slow)],
+    ("make_backbone", "method"),
+    [
+        (mobilenet, "sfrik"),
+        pytest.param(mobilenet, "ssl_hsic", marks=pytest.mark.slow),
+        pytest.param(keras_cv_backbone, "sfrik", marks=pytest.mark.slow),
+        pytest.param(keras_cv_backbone, "ssl_hsic", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("method", ["ssl_hsic", "sfrik"])
 def test_backbones_of_other_libraries_train_as_encoders(make_backbone, method):
     encoder = make_backbone()
     model = make_model(method, encoder, compiled={"run_eagerly": BACKEND != "jax"})
