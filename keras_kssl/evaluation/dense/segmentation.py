@@ -140,6 +140,7 @@ def pixel_loss(masks, logits):
 
 
 def _rate(initial, steps):
-    boundaries = [round(0.7 * steps), round(0.9 * steps)]
+    # Keras counts steps from 0 and keeps a value up to its boundary, that included.
+    boundaries = [round(0.7 * steps) - 1, round(0.9 * steps) - 1]
     values = [initial, 0.1 * initial, 0.01 * initial]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
