@@ -32,7 +32,7 @@ def unit_rows(x):
     return x * ops.rsqrt(ops.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
 
 
-def hsic_from_gram(gram, num_views):
+def hsic_from_gram(gram, num_views, num_regularized=None):
     """HSIC(Z, Y) and HSIC(Z, Z) of embeddings Z and image identity Y, exactly.
 
     The Hilbert-Schmidt independence criterion from the Gram matrix K of all
@@ -51,6 +51,7 @@ def hsic_from_gram(gram, num_views):
             image i. On N replicas this replica's rows of it, (M B, N M B) with B its
             images: `kernel(z)`.
         num_views: number of views M, at least 2.
+        num_regularized: HSIC(Z, Z) is that of the first so many views. Default: all.
 
     Returns:
         Tuple of two scalars, `(hsic_zy, hsic_zz)`. Time and memory O(n²).
@@ -67,7 +68,7 @@ def hsic_from_gram(gram, num_views):
     """
     gram = at_least_float32(gram)
     rows, columns = check_rank("hsic_from_gram", "gram", gram, 2, "(M B, M B)")
-    _check_views("hsic_from_gram", num_views)
+    num_regularized = _check_views("hsic_from_gram", num_views, num_regularized)
     check_that(
         (rows is None or columns == rows * replicas.count())
         and (rows is None or rows % num_views == 0),
@@ -83,18 +84,28 @@ def hsic_from_gram(gram, num_views):
     column_image = (column // rows) * images + column % rows % images
     row_image = replicas.my_number() * images + ops.arange(rows) % images
     same_image = ops.equal(row_image[:, None], column_image[None, :])
-    row_means = ops.mean(gram, axis=1)
+    regularized = gram
+    if num_regularized < num_views:
+        kept = images * num_regularized
+        blocks = ops.reshape(gram[:kept], (kept, replicas.count(), rows))
+        regularized = ops.reshape(blocks[:, :, :kept], (kept, -1))
+    row_means = ops.mean(regularized, axis=1)
     column_means = replicas.global_rows(row_means)
     mean = ops.mean(column_means)
-    centred = gram - row_means[:, None] - column_means[None, :] + mean
+    centred = regularized - row_means[:, None] - column_means[None, :] + mean
     similarity, squares = replicas.global_sum(
         [ops.sum(ops.where(same_image, gram, 0.0)), ops.sum(ops.square(centred))]
     )
-    n = ops.cast(columns, gram.dtype)
-    return similarity / (n * (num_views - 1)) - mean, squares / ops.square(n)
+    if num_regularized < num_views:
+        mean = replicas.global_mean(ops.mean(gram))
+    n, n_regularized = (
+        ops.cast(ops.shape(matrix)[1], gram.dtype) for matrix in (gram, regularized)
+    )
+    hsic_zy = similarity / (n * (num_views - 1)) - mean
+    return hsic_zy, squares / ops.square(n_regularized)
 
 
-def hsic_from_features(features_1, features_2):
+def hsic_from_features(features_1, features_2, num_regularized=None):
     """HSIC(Z, Y) and HSIC(Z, Z) estimated from two draws of random features.
 
     With φ(z) the D features of one embedding, s_i = Σ_views φ_1(z) of image i, and
@@ -110,6 +121,7 @@ def hsic_from_features(features_1, features_2):
     Args:
         features_1: features (M, B, D) of the first draw; they alone give HSIC(Z, Y).
         features_2: features (M, B, D) of the second draw.
+        num_regularized: HSIC(Z, Z) is that of the first so many views. Default: all.
 
     Returns:
         Tuple of two scalars, `(hsic_zy, hsic_zz)`.
@@ -129,23 +141,28 @@ def hsic_from_features(features_1, features_2):
         shapes[1],
     )
     num_views = shapes[0][0]
-    _check_views("hsic_from_features", num_views)
+    num_regularized = _check_views("hsic_from_features", num_views, num_regularized)
     features_1 = at_least_float32(features_1)
     features_2 = at_least_float32(features_2)
     n = _num_rows(features_1[0]) * num_views
+    n_regularized = _num_rows(features_1[0]) * num_regularized
 
     of_images = ops.sum(features_1, axis=0)
-    similarity, total_1, total_2 = replicas.global_sum(
-        [
-            ops.sum(ops.square(of_images)),
-            ops.sum(of_images, axis=0),
-            ops.sum(features_2, axis=(0, 1)),
-        ]
-    )
-    mean_1, mean_2 = total_1 / n, total_2 / n
-    hsic_zy = similarity / (n * (num_views - 1)) - ops.sum(ops.square(mean_1))
+    sums = [
+        ops.sum(ops.square(of_images)),
+        ops.sum(of_images, axis=0),
+        ops.sum(features_2[:num_regularized], axis=(0, 1)),
+    ]
+    if num_regularized < num_views:
+        features_1 = features_1[:num_regularized]
+        features_2 = features_2[:num_regularized]
+        sums.append(ops.sum(features_1, axis=(0, 1)))
+    similarity, total, total_2, *others = replicas.global_sum(sums)
+    (total_1,) = others or (total,)
+    hsic_zy = similarity / (n * (num_views - 1)) - ops.sum(ops.square(total / n))
+    mean_1, mean_2 = total_1 / n_regularized, total_2 / n_regularized
     covariance = ops.einsum("mbi,mbj->ij", features_1 - mean_1, features_2 - mean_2)
-    covariance = replicas.global_sum(covariance) / n
+    covariance = replicas.global_sum(covariance) / n_regularized
     return hsic_zy, ops.sum(ops.square(covariance))
 
 
@@ -287,5 +304,9 @@ def _num_rows(x):
     return ops.cast(ops.shape(x)[0] * replicas.count(), x.dtype)
 
 
-def _check_views(caller, num_views):
+def _check_views(caller, num_views, num_regularized):
+    """Checks numbers of views and returns how many HSIC(Z, Z) is over."""
     check_integer(caller, "num_views", num_views, minimum=2)
+    if num_regularized is None:
+        return num_views
+    return check_integer(caller, "num_regularized", num_regularized, 1, num_views)

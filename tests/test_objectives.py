@@ -45,6 +45,7 @@ exact = pytest.mark.parametrize("make", EXACT.values(), ids=EXACT)
 everything = pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 HSIC_CASES = ["hsic_B32_d16_V2_D64_c1", "hsic_B16_d256_V4_D512_c2"]
 SFRIK_CASES = ["sfrik_two_view_B32_q16", "sfrik_two_view_B64_q128"]
+MULTI_CROP_CASES = ["sfrik_multicrop_B8_q4", "sfrik_multicrop_B32_q16"]
 SFRIK_COEFFICIENTS = [
     (1, 40, 40),
     (1, 40, 0),
@@ -113,6 +114,122 @@ def test_sfrik_equals_the_authors(golden, case, coefficients, dtype, rtol):
     for ours, theirs in (("invariance", "repr_loss"), ("mmd", "mmd_loss")):
         recorded = float(arrays[f"{key}/{theirs}_{suffix}"])
         assert terms[ours] == pytest.approx(recorded, rel=rtol, abs=rtol * 0.1)
+
+
+@precisions
+@pytest.mark.parametrize("regularize_small", [False, True])
+@pytest.mark.parametrize(("policy", "num_global"), [("obow", 1), ("swav", 2)])
+@pytest.mark.parametrize("case", MULTI_CROP_CASES)
+def test_sfrik_with_small_crops_equals_the_authors(
+    golden, case, policy, num_global, regularize_small, dtype, rtol
+):
+    arrays = golden(case)
+    suffix, parts = suffixes[dtype], {"obow": ("orig", "crops", "patches")}
+    parts = parts.get(policy, ("global", "local"))
+    stacked = [arrays[f"{policy}/{part}"].astype(dtype) for part in parts]
+    batch = int(case.split("_B")[1].split("_")[0])
+    views = [z[i : i + batch] for z in stacked for i in range(0, len(z), batch)]
+    assert len(views) == 8
+    for coefficients in ((1, 40, 40), (1, 40, 0), (0, 1, 0, 1)):
+        key = f"{policy}/reg_small_{regularize_small}/w"
+        key += "_".join(str(b) for b in coefficients)
+        objective = objectives.SFRIK(
+            4000.0, 1.0, coefficients, regularize_small=regularize_small
+        )
+        value, gradients = value_and_gradients(
+            lambda *z, loss=objective: loss(list(z), num_global=num_global), *views
+        )
+        np.testing.assert_allclose(value, arrays[f"{key}/loss_{suffix}"], rtol=rtol)
+        recorded = np.concatenate([arrays[f"{key}/grad_{p}_f64"] for p in parts])
+        scale = np.abs(recorded).max()
+        np.testing.assert_allclose(
+            np.concatenate(gradients), recorded, rtol=0, atol=rtol * scale
+        )
+        terms = numbers(objective.terms(views, num_global=num_global))
+        for ours, theirs in (("invariance", "repr_loss"), ("mmd", "mmd_loss")):
+            recorded = float(arrays[f"{key}/{theirs}_{suffix}"])
+            assert terms[ours] == pytest.approx(recorded, rel=rtol, abs=rtol * 0.1)
+
+
+def numpy_hsic(views, num_global):
+    """HSIC(Z, Y) of all views and HSIC(Z, Z) of the first, from the definitions."""
+    z = np.stack([v / np.linalg.norm(v, axis=1, keepdims=True) for v in views])
+    num_views, batch, dim = z.shape
+
+    def gram(rows):
+        rows = rows.reshape(-1, dim).astype("float64")
+        return 1.0 / np.sqrt(1.0 + ((rows[:, None] - rows[None]) ** 2).sum(-1))
+
+    same = np.kron(np.ones((num_views, num_views)), np.eye(batch))
+    every, kept = gram(z), gram(z[:num_global])
+    zy = (every * same).sum() / (batch * num_views * (num_views - 1)) - every.mean()
+    centre = np.eye(len(kept)) - 1.0 / len(kept)
+    zz = np.sum((centre @ kept @ centre) ** 2) / len(kept) ** 2
+    return zy, zz
+
+
+@pytest.mark.parametrize(
+    ("estimator", "num_global"),
+    [("gram", 1), ("gram", 2), ("gram", 5), ("random_features", 2)],
+)
+def test_hsic_regularises_global_views_and_depends_on_all(estimator, num_global):
+    views = embeddings(5, batch=6)
+
+    def terms(**options):
+        draws = 16 if estimator == "random_features" else 1
+        objective = objectives.HSIC(
+            estimator=estimator, num_features=256, learn_scale=False, seed=0, **options
+        )
+        found = [
+            numbers(objective.terms(views, num_global=num_global)) for _ in range(draws)
+        ]
+        return {
+            name: (
+                np.mean([f[name] for f in found]),
+                4 * np.std([f[name] for f in found]) / np.sqrt(draws),
+            )
+            for name in ("hsic_zy", "hsic_zz")
+        }
+
+    for small, kept in ((False, num_global), (True, 5)):
+        found = terms(regularize_small=small).values()
+        for (value, error), expected in zip(
+            found, numpy_hsic(views, kept), strict=True
+        ):
+            assert abs(value - expected) < error + 2e-6
+
+
+@everything
+def test_all_views_are_global_unless_told_otherwise(make):
+    views = embeddings(4)
+    expected = numbers(make().terms(views))
+    assert numbers(make().terms(views, num_global=4)) == expected
+    assert numbers(make().terms(views, num_global=2))["loss"] != expected["loss"]
+
+
+@everything
+def test_small_crops_are_interchangeable_and_global_views_are(make):
+    views = embeddings(5)
+    expected = float(make()(views, num_global=2))
+    swapped = [views[i] for i in (1, 0, 4, 2, 3)]
+    assert float(make()(swapped, num_global=2)) == pytest.approx(expected, rel=1e-5)
+    mixed = [views[i] for i in (0, 2, 1, 3, 4)]
+    assert float(make()(mixed, num_global=2)) != pytest.approx(expected, rel=1e-5)
+
+
+@exact
+@pytest.mark.parametrize("num_global", [1, 2, 4])
+def test_collapse_loss_is_the_loss_of_equal_embeddings(make, num_global):
+    views = [np.tile(np.arange(1.0, 6.0, dtype="float32"), (8, 1))] * 4
+    value = float(make()(views, num_global=num_global))
+    assert value == pytest.approx(make().collapse_loss(4), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_global", [0, 4, 1.0, True])
+def test_wrong_number_of_global_views_is_named_in_the_error(num_global):
+    for objective in (objectives.HSIC(), objectives.SFRIK()):
+        with pytest.raises((ValueError, TypeError), match=r"`num_global` must be"):
+            objective.terms(embeddings(3), num_global=num_global)
 
 
 def test_sfrik_by_default_has_the_published_weights(golden):
@@ -324,6 +441,7 @@ def test_hsic_by_default_has_the_documented_numbers():
         "learn_scale": True,
         "scale_learning_rate": 3e-4,
         "seed": None,
+        "regularize_small": False,
     }
 
 
@@ -473,11 +591,14 @@ def test_kernel_scale_is_a_constant_of_the_loss(estimator):
             learn_scale=False,
             scale_learning_rate=0.1,
             seed=5,
+            regularize_small=True,
             name="dependence",
         ),
         objectives.HSIC(kernel=kernels.Zonal((0.0, 1.5))),
         objectives.SFRIK(),
-        objectives.SFRIK(7.0, 3.0, (0.0, 2.0), weight_per_pair=True, name="uniform"),
+        objectives.SFRIK(
+            7.0, 3.0, (0.0, 2.0), True, regularize_small=True, name="uniform"
+        ),
     ],
     ids=lambda objective: objective.name,
 )

@@ -116,6 +116,44 @@ def test_objective_sees_the_predictions_and_the_targets_of_each_view():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+class OneGlobalView(augment.Policy):
+    """Two views, the second of which counts as a small crop."""
+
+    num_global_views = 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "order", "num_global"),
+    [
+        ("sfrik", (0, 1), 1),
+        ("ssl_hsic_without_target", (0, 1), 1),
+        ("ssl_hsic", (0, "target", 1), 2),
+    ],
+)
+def test_objective_is_told_which_embeddings_are_of_global_views(
+    kind, order, num_global
+):
+    policy = OneGlobalView(augment.byol(8).views)
+    model = make_model(kind, augment=policy)
+    views = list(views_of_batch())
+    embeddings = model.embed(views, training=False)["embeddings"]
+    assert model.num_embeddings == len(embeddings) == len(order)
+    for embedding, part in zip(embeddings, order, strict=True):
+        view = views[0 if part == "target" else part]
+        if part == "target":
+            expected = model.target_projector(model.target_encoder(view))
+        else:
+            expected = model.projector(model.encoder(view))
+            if kind == "ssl_hsic":
+                expected = model.predictor(expected)
+        np.testing.assert_allclose(*arrays_of([embedding, expected]), atol=1e-6)
+    expected = float(model.objective(embeddings, num_global=num_global))
+    assert float(model.objective(embeddings)) != pytest.approx(expected, rel=1e-3)
+    outputs = {"embeddings": embeddings}
+    loss = model.compute_loss(x=None, y_pred=outputs, training=True)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
 def test_no_gradient_comes_back_through_the_target_network():
     model = make_model()
     weights = np.random.default_rng(0).normal(size=(4, 8, 5)).astype("float32")

@@ -81,6 +81,11 @@ class Policy:
         return len(self.views)
 
     @property
+    def num_global_views(self):
+        """How many views, from the first, are global, that is, no small crops."""
+        return self.num_views
+
+    @property
     def size(self):
         """Side of the first view in pixels."""
         return self.views[0].size

@@ -135,6 +135,16 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
         return 2 if self.augment is None else self.augment.num_views
 
     @property
+    def num_global_views(self):
+        """How many views, from the first, are global; `None` for all."""
+        return None if self.augment is None else self.augment.num_global_views
+
+    @property
+    def num_global_embeddings(self):
+        """How many embeddings, from the first, are of global views; `None` for all."""
+        return self.num_global_views
+
+    @property
     def collapse_loss(self):
         """Loss where all embeddings are equal, such as -1; `None` if not known."""
         return self.objective.collapse_loss(self.num_embeddings)
@@ -200,7 +210,9 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
         )
         outputs = y_pred if training else self.embed(self.views(x), training=False)
         embeddings = outputs["embeddings"]
-        terms = self.objective.terms(embeddings, training=training)
+        terms = self.objective.terms(
+            embeddings, training=training, num_global=self.num_global_embeddings
+        )
         loss = terms["loss"]
         for name in self.objective.term_names:
             self.means[name].update_state(terms[name])

@@ -23,7 +23,8 @@ class SSLHSIC(SelfSupervisedModel):
     the online prediction and the target network's projection, four embeddings for two
     views; without it the online projections. The target network has the encoder's and
     projector's architecture, averaged parameters, `target += (1 - tau)(online -
-    target)` after each step, and BatchNorm statistics of its own.
+    target)` after each step, and BatchNorm statistics of its own. Small crops, see
+    `objectives.Objective`, do not go through it; they are predicted only.
 
     Args:
         encoder: a Keras model from images to feature maps or vectors.
@@ -112,7 +113,16 @@ class SSLHSIC(SelfSupervisedModel):
 
     @property
     def num_embeddings(self):
-        return super().num_embeddings * (2 if self.target else 1)
+        online = super().num_embeddings
+        if not self.target:
+            return online
+        return online + (self.num_global_views or online)
+
+    @property
+    def num_global_embeddings(self):
+        if not self.target or self.num_global_views is None:
+            return self.num_global_views
+        return 2 * self.num_global_views
 
     def embed(self, views, training):
         outputs = super().embed(views, training)
@@ -120,8 +130,14 @@ class SSLHSIC(SelfSupervisedModel):
             return outputs
         projections = outputs["embeddings"]
         predictions = [self.predictor(p, training=training) for p in projections]
-        targets = [self._target_projection(view, training) for view in views]
-        return {**outputs, "embeddings": predictions + targets[::-1]}
+        num_global = self.num_global_views or len(views)
+        targets = [self._target_projection(v, training) for v in views[:num_global]]
+        embeddings = [
+            *predictions[:num_global],
+            *targets[::-1],
+            *predictions[num_global:],
+        ]
+        return {**outputs, "embeddings": embeddings}
 
     def update_averages(self, step, pending):
         super().update_averages(step, pending)

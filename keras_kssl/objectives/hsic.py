@@ -23,7 +23,9 @@ class HSIC(SavesSeedState, Objective):
     """SSL-HSIC: dependence of embeddings on image identity, less their own variance.
 
     Formula: `loss = γ sqrt(HSIC(Z, Z)) - HSIC(Z, Y)` over the unit-length embeddings Z
-    of all M views, Y the identity of the image; see `statistics.hsic_from_gram`.
+    of all M views, Y the identity of the image; see `statistics.hsic_from_gram`. With
+    `num_global` HSIC(Z, Y) is that of all views alike, HSIC(Z, Z) that of the global
+    ones.
 
     Two estimators of the same quantity:
 
@@ -46,6 +48,8 @@ class HSIC(SavesSeedState, Objective):
             constant). Other kernels have no learned scale.
         scale_learning_rate: Adam's step size for the scale. Default 3e-4.
         seed: integer seed of the random features; `None` draws one.
+        regularize_small: whether HSIC(Z, Z) takes in the views that are not global
+            too. Default False.
 
     Terms: `loss`, `hsic_zy`, `hsic_zy_unbiased` (without self pairs), `hsic_zz`, and
     `kernel_scale` where it is learned. The terms' values with M = 4: total collapse
@@ -72,6 +76,7 @@ class HSIC(SavesSeedState, Objective):
         learn_scale=True,
         scale_learning_rate=3e-4,
         seed=None,
+        regularize_small=False,
         name=None,
     ):
         super().__init__(name=name)
@@ -98,6 +103,7 @@ class HSIC(SavesSeedState, Objective):
             "HSIC", "scale_learning_rate", scale_learning_rate, minimum=0.0
         )
         self.seed = seed
+        self.regularize_small = regularize_small
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._learns_scale = learn_scale and isinstance(
             self.kernel, InverseMultiquadric
@@ -110,18 +116,19 @@ class HSIC(SavesSeedState, Objective):
             }
         self.built = True
 
-    def terms(self, embeddings, training=False):
-        self._check_embeddings(embeddings)
+    def terms(self, embeddings, training=False, num_global=None):
+        num_global = self._check_embeddings(embeddings, num_global)
         num_views, (_, dim) = len(embeddings), embeddings[0].shape
         views = [unit_rows(z) for z in embeddings]
         kernel = self._current_kernel()
+        regularized = num_views if self.regularize_small else num_global
         rows = views[0].shape[0]
         n = rows and rows * num_views * replicas.count()
         is_exact = self._uses_gram(n, dim)
         if is_exact:
-            zy, zz, distances = self._exact(kernel, views)
+            zy, zz, distances = self._exact(kernel, views, regularized)
         else:
-            zy, zz, distances = self._estimated(kernel, views, training)
+            zy, zz, distances = self._estimated(kernel, views, regularized, training)
         loss = self.regularizer_weight * ops.sqrt(ops.maximum(zz, _SMALLEST_HSIC)) - zy
         terms = {"loss": loss, "hsic_zy": zy, "hsic_zz": zz}
         # k(z, z) is the same for all unit-length z.
@@ -136,15 +143,16 @@ class HSIC(SavesSeedState, Objective):
                 self._ascend(replicas.global_mean(slope) if is_exact else slope)
         return terms
 
-    def _exact(self, kernel, views):
+    def _exact(self, kernel, views, regularized):
         z, num_views = ops.concatenate(views, axis=0), len(views)
         if not self._has_random_features:
-            return *hsic_from_gram(kernel(z), num_views), None
+            return *hsic_from_gram(kernel(z), num_views, regularized), None
         distances = squared_distances_of(z)
         gram = kernel.from_squared_distances(distances)
-        return *hsic_from_gram(gram, num_views), ops.stop_gradient(distances)
+        terms = hsic_from_gram(gram, num_views, regularized)
+        return *terms, ops.stop_gradient(distances)
 
-    def _estimated(self, kernel, views, training):
+    def _estimated(self, kernel, views, regularized, training):
         # Views on an axis of their own: the batch, which may be shared out over
         # devices, stays the axis that it was.
         z = ops.stack(views)
@@ -153,7 +161,7 @@ class HSIC(SavesSeedState, Objective):
         )
         # Both draws in one product; each is scaled as a map of D features of its own.
         features = 2.0**0.5 * kernel.random_features(z, frequencies, phases)
-        zy, zz = hsic_from_features(*ops.split(features, 2, axis=-1))
+        zy, zz = hsic_from_features(*ops.split(features, 2, axis=-1), regularized)
         if not (self._learns_scale and training):
             return zy, zz, None
         return zy, zz, self._sampled_distances(views)
@@ -215,7 +223,7 @@ class HSIC(SavesSeedState, Objective):
         )
 
     def collapse_loss(self, num_views):
-        anywhere = ops.ones((1, 1))
+        anywhere = ops.eye(1, 2)
         similarity = self._current_kernel()(anywhere, anywhere)
         return -float(ops.convert_to_numpy(similarity)[0, 0]) / (num_views - 1)
 
@@ -234,6 +242,7 @@ class HSIC(SavesSeedState, Objective):
             "learn_scale": self.learn_scale,
             "scale_learning_rate": self.scale_learning_rate,
             "seed": self.seed,
+            "regularize_small": self.regularize_small,
         }
 
     @classmethod

@@ -1,10 +1,11 @@
 """What all objectives share."""
 
 import abc
+import itertools
 
 import keras
 
-from keras_kssl._checks import check_that
+from keras_kssl._checks import check_integer, check_that
 
 
 class Objective(keras.layers.Layer, abc.ABC):
@@ -15,6 +16,12 @@ class Objective(keras.layers.Layer, abc.ABC):
     minimise. `objective.terms([z_1, ...])` returns the same scalar under "loss"
     together with the named terms that it is made of.
 
+    With views of two kinds, as multi-crop augmentation makes them, `num_global` says
+    how many embeddings at the front are of global views (large crops); those of small
+    crops follow. Terms of pairs of views then are, for each global view, the mean over
+    all other views, and of these the mean over the global views: small crops are never
+    compared with each other. By default all views are global.
+
     An objective is a Keras layer because it may hold state: a seed, a kernel scale.
     With `training=True` that state moves on. Computations are in float32 (float64 for
     float64 embeddings) under every dtype policy.
@@ -24,8 +31,15 @@ class Objective(keras.layers.Layer, abc.ABC):
         super().__init__(name=name, dtype="float32", autocast=False)
 
     @abc.abstractmethod
-    def terms(self, embeddings, training=False):
-        """Dictionary of scalars: "loss" and the terms that it is made of."""
+    def terms(self, embeddings, training=False, num_global=None):
+        """Dictionary of scalars: "loss" and the terms that it is made of.
+
+        Args:
+            embeddings: list of arrays (B, d), one for each view.
+            training: whether the objective's state moves on.
+            num_global: how many embeddings, from the first, are of global views.
+                Default: all.
+        """
 
     @property
     @abc.abstractmethod
@@ -36,17 +50,18 @@ class Objective(keras.layers.Layer, abc.ABC):
         """Loss of embeddings that are all equal, a number; `None` if it is not known.
 
         Args:
-            num_views: embeddings per image.
+            num_views: embeddings per image, small crops among them.
         """
         del num_views
 
-    def call(self, embeddings, training=False):
-        return self.terms(embeddings, training=training)["loss"]
+    def call(self, embeddings, training=False, num_global=None):
+        return self.terms(embeddings, training, num_global)["loss"]
 
     def compute_output_shape(self, input_shape):
         return ()
 
-    def _check_embeddings(self, embeddings):
+    def _check_embeddings(self, embeddings, num_global):
+        """Checks embeddings and returns the number of those that are global."""
         caller = type(self).__name__
         rule = "a list of two or more arrays of one shape (B, d)"
         is_sequence = isinstance(embeddings, list | tuple)
@@ -70,6 +85,20 @@ class Objective(keras.layers.Layer, abc.ABC):
             shapes,
             "The objective compares the images of a batch with each other.",
         )
+        if num_global is None:
+            return len(shapes)
+        return check_integer(caller, "num_global", num_global, 1, len(shapes))
+
+    def _mean_over_pairs(self, term, views, num_global):
+        """Mean of `term(a, b)`, symmetric, over global views a and all others b."""
+        total, count = 0.0, 0
+        for i, j in itertools.combinations(range(len(views)), 2):
+            # A pair of two global views is there once for each of them.
+            weight = (i < num_global) + (j < num_global)
+            if weight:
+                total = total + weight * term(views[i], views[j])
+                count += weight
+        return total / count
 
     def get_config(self):
         # The dtype is fixed by the constructor and is no argument of it.

@@ -1,7 +1,5 @@
 """The SFRIK objective: invariance and uniformity by a rotation-invariant kernel."""
 
-import itertools
-
 import keras
 
 from keras_kssl._checks import check_number
@@ -18,7 +16,8 @@ class SFRIK(Objective):
     Formula, for unit-length embeddings z_v of dimension q:
     `loss = λ MSE(z_1, z_2) + μ (R(z_1) + R(z_2)) / 2`, with R the squared maximum mean
     discrepancy to the uniform law, `statistics.mmd_to_uniform`. With more than two
-    views the first term is the mean over all pairs of views, the second over all views.
+    views the first term is the mean over pairs of views, see `Objective`, the second
+    over the views.
 
     Args:
         invariance_weight: λ. Default 4000, the published value for q = 8192.
@@ -31,6 +30,8 @@ class SFRIK(Objective):
             means less as q grows. True: the mean squared distance of pairs,
             `statistics.alignment`, whatever q; the published 4000 at q = 8192 is 0.488
             per pair, 40000 at q = 32768 is 1.221.
+        regularize_small: whether the second term takes in the views that are not
+            global too. Default False.
 
     Terms: `loss`, `invariance` (as λ sees it) and `mmd`, both without their weights.
 
@@ -49,6 +50,7 @@ class SFRIK(Objective):
         mmd_weight=1.0,
         coefficients=(1.0, 40.0, 40.0),
         weight_per_pair=False,
+        regularize_small=False,
         name=None,
     ):
         super().__init__(name=name)
@@ -58,16 +60,17 @@ class SFRIK(Objective):
         self.mmd_weight = check_number("SFRIK", "mmd_weight", mmd_weight, minimum=0.0)
         self.coefficients = check_coefficients("SFRIK", coefficients)
         self.weight_per_pair = weight_per_pair
+        self.regularize_small = regularize_small
         self.built = True
 
-    def terms(self, embeddings, training=False):
-        self._check_embeddings(embeddings)
+    def terms(self, embeddings, training=False, num_global=None):
+        num_global = self._check_embeddings(embeddings, num_global)
         views = [unit_rows(z) for z in embeddings]
-        distances = [alignment(a, b) for a, b in itertools.combinations(views, 2)]
-        invariance = sum(distances) / len(distances)
+        invariance = self._mean_over_pairs(alignment, views, num_global)
         if not self.weight_per_pair:
             invariance = invariance / views[0].shape[-1]
-        mmd = sum(mmd_to_uniform(z, self.coefficients) for z in views) / len(views)
+        kept = views if self.regularize_small else views[:num_global]
+        mmd = sum(mmd_to_uniform(z, self.coefficients) for z in kept) / len(kept)
         loss = self.invariance_weight * invariance + self.mmd_weight * mmd
         return {"loss": loss, "invariance": invariance, "mmd": mmd}
 
@@ -85,4 +88,5 @@ class SFRIK(Objective):
             "mmd_weight": self.mmd_weight,
             "coefficients": self.coefficients,
             "weight_per_pair": self.weight_per_pair,
+            "regularize_small": self.regularize_small,
         }
