@@ -67,6 +67,18 @@ def second_moments(x):
     return ops.matmul(ops.transpose(x), x), gradient
 
 
+@ops.custom_gradient
+def doubled_gradient(x):
+    """x itself; whatever its gradient is comes back twice."""
+
+    def gradient(*args, upstream=None):
+        if upstream is None:
+            (upstream,) = args
+        return 2.0 * upstream
+
+    return x + 0.0, gradient
+
+
 def squared_distances(x, y=None):
     """Squared Euclidean distances between rows, (n, d) and (m, d) -> (n, m).
 
@@ -121,11 +133,14 @@ def legendre_values(t, dim, max_degree):
     t = at_least_float32(t)
     values = [ops.ones_like(t), t]
     for k in range(1, max_degree):
-        # Two factors of moderate size: the products q t and k / (k + q - 2) stay in
-        # the range of float32 for every q.
-        rising, falling = (2 * k + q - 2) / (k + q - 2), k / (k + q - 2)
+        rising, falling = _recurrence(k, q)
         values.append(rising * t * values[k] - falling * values[k - 1])
     return values[: max_degree + 1]
+
+
+def _recurrence(k, dim):
+    """(r, f) of P_{k+1} = r t P_k - f P_{k-1}, in the range of float32 for every q."""
+    return (2 * k + dim - 2) / (k + dim - 2), k / (k + dim - 2)
 
 
 class Kernel(abc.ABC):
@@ -328,9 +343,28 @@ class Zonal(Kernel):
 
     def from_inner_products(self, t, dim):
         """Kernel values for inner products t of unit vectors of dimension `dim`."""
-        values = legendre_values(t, dim, len(self.coefficients))
-        terms = zip(self.coefficients, values[1:], strict=True)
-        return sum(coefficient * value for coefficient, value in terms)
+        return self.with_slope(t, dim)[0]
+
+    def with_slope(self, t, dim):
+        """Kernel values for inner products t, and their derivatives by t.
+
+        By Clenshaw's recurrence: for P_{k+1} = r_k t P_k - f_k P_{k-1} let
+        y_k = b_k + r_k t y_{k+1} - f_{k+1} y_{k+2}; then k(t) = t y_1 - f_1 y_2.
+        """
+        t = at_least_float32(t)
+        # y_{k+1} and y_{k+2}, and their derivatives.
+        (y, slope), (y_next, slope_next) = (0.0, 0.0), (0.0, 0.0)
+        for k in range(len(self.coefficients), 0, -1):
+            rising, falling = _recurrence(k, dim)[0], _recurrence(k + 1, dim)[1]
+            (y, slope), (y_next, slope_next) = (
+                (
+                    self.coefficients[k - 1] + rising * t * y - falling * y_next,
+                    rising * (y + t * slope) - falling * slope_next,
+                ),
+                (y, slope),
+            )
+        falling = _recurrence(1, dim)[1]
+        return t * y - falling * y_next, y + t * slope - falling * slope_next
 
     def get_config(self):
         return {"coefficients": self.coefficients}

@@ -16,13 +16,15 @@ from keras_kssl.kernels import (
     Zonal,
     at_least_float32,
     check_coefficients,
-    inner_products,
     second_moments,
     squared_distances,
 )
 
 # Below this squared length a vector counts as zero and is scaled, not normalised.
 _SMALLEST_SQUARED_NORM = 1e-12
+# Elements of a block of the Gram matrix, where that does not make too many of them.
+_BLOCK_ELEMENTS = 2**20
+_MOST_BLOCKS = 8
 
 
 def unit_rows(x):
@@ -89,20 +91,34 @@ def hsic_from_gram(gram, num_views, num_regularized=None):
         kept = images * num_regularized
         blocks = ops.reshape(gram[:kept], (kept, replicas.count(), rows))
         regularized = ops.reshape(blocks[:, :, :kept], (kept, -1))
-    row_means = ops.mean(regularized, axis=1)
-    column_means = replicas.global_rows(row_means)
-    mean = ops.mean(column_means)
-    centred = regularized - row_means[:, None] - column_means[None, :] + mean
     similarity, squares = replicas.global_sum(
-        [ops.sum(ops.where(same_image, gram, 0.0)), ops.sum(ops.square(centred))]
+        [ops.sum(ops.where(same_image, gram, 0.0)), _squares_of_centred(regularized)]
     )
-    if num_regularized < num_views:
-        mean = replicas.global_mean(ops.mean(gram))
+    mean = replicas.global_mean(ops.mean(gram))
     n, n_regularized = (
         ops.cast(ops.shape(matrix)[1], gram.dtype) for matrix in (gram, regularized)
     )
     hsic_zy = similarity / (n * (num_views - 1)) - mean
     return hsic_zy, squares / ops.square(n_regularized)
+
+
+@ops.custom_gradient
+def _squares_of_centred(gram):
+    """Sum of the squares of H K H, on replicas over the own rows of K.
+
+    H is a projection, so that the gradient is 2 H K H.
+    """
+    row_means = ops.mean(gram, axis=1)
+    column_means = replicas.global_rows(row_means)
+    centred = gram - row_means[:, None] - column_means[None, :]
+    centred = centred + ops.mean(column_means)
+
+    def gradient(*args, upstream=None):
+        if upstream is None:
+            (upstream,) = args
+        return 2.0 * upstream * centred
+
+    return ops.sum(ops.square(centred)), gradient
 
 
 def hsic_from_features(features_1, features_2, num_regularized=None):
@@ -201,8 +217,8 @@ def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
     covariance_is_cheaper = num_rows is None or dim < num_rows * replicas.count()
     n = _num_rows(z)
     if len(coefficients) > 2 or (len(coefficients) == 2 and not covariance_is_cheaper):
-        values = Zonal(coefficients).from_inner_products(inner_products(z), dim)
-        return replicas.global_sum(ops.sum(values)) / ops.square(n)
+        total = _sum_of_values(Zonal(coefficients))(z)
+        return replicas.global_sum(total) / ops.square(n)
     if len(coefficients) == 1:
         total = replicas.global_sum(ops.sum(z, axis=0))
         return coefficients[0] * ops.sum(ops.square(total / n))
@@ -211,6 +227,43 @@ def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
     excess = moments / n - ops.eye(dim, dtype=z.dtype) / dim
     first = coefficients[0] * ops.sum(ops.square(total / n))
     return first + coefficients[1] * dim / (dim - 1) * ops.sum(ops.square(excess))
+
+
+def _sum_of_values(kernel):
+    """Function from rows z to the sum of a zonal kernel over all pairs of them.
+
+    On N replicas over pairs of an own row with any. The gradient, 2 k'(z zᵀ) z, is
+    computed along with the value, a block of rows at a time: no matrix of the size of
+    the Gram matrix is kept from one pass to the other.
+    """
+
+    @ops.custom_gradient
+    def total(z):
+        every = replicas.global_rows(z)
+        columns = ops.transpose(every)
+        sums, slopes = [], []
+        for rows in _blocks(z, every.shape[0]):
+            values, slope = kernel.with_slope(ops.matmul(rows, columns), z.shape[-1])
+            sums.append(ops.sum(values))
+            slopes.append(ops.matmul(slope, every))
+
+        def gradient(*args, upstream=None):
+            if upstream is None:
+                (upstream,) = args
+            return 2.0 * upstream * ops.concatenate(slopes)
+
+        return sum(sums), gradient
+
+    return total
+
+
+def _blocks(z, num_columns):
+    """Rows of z in blocks whose products with so many columns stay in the caches."""
+    rows = z.shape[0]
+    if rows is None or num_columns is None:
+        return [z]
+    size = max(_BLOCK_ELEMENTS // num_columns, -(-rows // _MOST_BLOCKS), 1)
+    return [z[start : start + size] for start in range(0, rows, size)]
 
 
 def alignment(z_1, z_2):

@@ -6,8 +6,13 @@ from keras import ops
 from keras_kssl import replicas
 from keras_kssl._checks import check_choice, check_integer, check_number, check_that
 from keras_kssl._seeds import SavesSeedState
-from keras_kssl.kernels import InverseMultiquadric, Kernel, StationaryKernel
-from keras_kssl.kernels import squared_distances as squared_distances_of
+from keras_kssl.kernels import (
+    InverseMultiquadric,
+    Kernel,
+    StationaryKernel,
+    doubled_gradient,
+    squared_distances,
+)
 from keras_kssl.objectives.objective import Objective
 from keras_kssl.statistics import hsic_from_features, hsic_from_gram, unit_rows
 
@@ -144,12 +149,19 @@ class HSIC(SavesSeedState, Objective):
         return terms
 
     def _exact(self, kernel, views, regularized):
-        z, num_views = ops.concatenate(views, axis=0), len(views)
+        # Rows against all columns, which are constants: i and j play the same part in
+        # what follows, so that twice the gradient by the rows is all of it, and views
+        # without a gradient cost no product backward.
+        every = ops.concatenate([ops.stop_gradient(z) for z in views], axis=0)
+        every = replicas.global_rows(every)
+        rows = [doubled_gradient(z) for z in views]
         if not self._has_random_features:
-            return *hsic_from_gram(kernel(z), num_views, regularized), None
-        distances = squared_distances_of(z)
+            gram = ops.concatenate([kernel(z, every) for z in rows], axis=0)
+            return *hsic_from_gram(gram, len(views), regularized), None
+        distances = [squared_distances(z, every) for z in rows]
+        distances = ops.concatenate(distances, axis=0)
         gram = kernel.from_squared_distances(distances)
-        terms = hsic_from_gram(gram, num_views, regularized)
+        terms = hsic_from_gram(gram, len(views), regularized)
         return *terms, ops.stop_gradient(distances)
 
     def _estimated(self, kernel, views, regularized, training):
@@ -188,7 +200,7 @@ class HSIC(SavesSeedState, Objective):
         )
         sample = replicas.global_sum(ops.where(is_here[..., None], sample, 0.0))
         sample = ops.reshape(sample, (2, -1, sample.shape[-1]))
-        return squared_distances_of(sample[0], sample[1])
+        return squared_distances(sample[0], sample[1])
 
     def _ascend(self, gradient):
         """One step of Adam (0.9, 0.999, 1e-8) up the gradient of the kernel scale."""

@@ -1,0 +1,263 @@
+"""Timing of variants of one piece of work, taking turns, each in a process of its own.
+
+A suite is a module of this package with
+
+    CASES       list of `Case`
+    VARIANTS    dict from a name to `(environment, build)`: variables of the
+                environment, such as {"KERAS_BACKEND": "jax"}, and a function from a
+                case's parameters to an action, a function without arguments that
+                returns when its work is done
+
+A variant that has no place on this machine raises `Unavailable` with the reason. The
+processes of a case are all started before the first round, so that a machine that slows
+down slows all of them; ratios are taken within a case. Peak memory is that of the
+process, import and compilation included.
+"""
+
+import dataclasses
+import datetime
+import importlib
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib import metadata
+
+HISTORY = pathlib.Path(__file__).parent / "history"
+_PACKAGES = ("keras_kssl", "keras", "tensorflow", "jax", "torch", "numpy")
+
+
+class Unavailable(Exception):
+    """A variant that cannot run here, and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row of a table.
+
+    Args:
+        name: what the row is called.
+        parameters: keyword arguments of every variant's `build`.
+        variants: names of the variants that take part.
+        flops, bytes: what has to be computed and moved at least, per action; 0 for
+            not known.
+        items: what an action works through, such as images; 0 for none.
+    """
+
+    name: str
+    parameters: dict
+    variants: tuple
+    flops: float = 0.0
+    bytes: float = 0.0
+    items: int = 0
+
+
+class _Worker:
+    """A process that holds one variant of one case."""
+
+    def __init__(self, suite, variant, case):
+        module = importlib.import_module(suite)
+        environment, _ = module.VARIANTS[variant]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", suite, variant, case.name],
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.answer = {}
+
+    def ask(self, order):
+        """What the process answers; from the first failure on nothing but that."""
+        if "failure" not in self.answer:
+            if order:
+                self.process.stdin.write(order + "\n")
+                self.process.stdin.flush()
+            line = self.process.stdout.readline()
+            gone = {"failure": f"ended with code {self.process.poll()}"}
+            self.answer = json.loads(line) if line else gone
+        return self.answer
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def run(suite, names=None, rounds=7):
+    """Times the cases of a suite and returns their results as plain data.
+
+    Args:
+        suite: name of the module, such as "benchmarks.objective".
+        names: parts of the names of the cases to take; default all.
+        rounds: turns of each variant. Default 7.
+    """
+    cases = [
+        case
+        for case in importlib.import_module(suite).CASES
+        if not names or any(name in case.name for name in names)
+    ]
+    if not cases:
+        raise SystemExit(f"{suite}: no case is called {' or '.join(names)}.")
+    rates = machine_rates()
+    results = []
+    for case in cases:
+        results.append(_run_case(suite, case, rounds, rates))
+        print(_line(results[-1]), flush=True)
+    return {
+        "suite": suite.rpartition(".")[2],
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": _machine(),
+        "rates": rates,
+        "rounds": rounds,
+        "cases": results,
+    }
+
+
+def _run_case(suite, case, rounds, rates):
+    workers = {}
+    for variant in case.variants:
+        workers[variant] = _Worker(suite, variant, case)
+        # One after the other: compilations side by side would take memory and time.
+        workers[variant].ask("")
+    turns = {variant: [] for variant in workers}
+    for number in range(rounds):
+        order = list(workers) if number % 2 == 0 else list(workers)[::-1]
+        for variant in order:
+            answer = workers[variant].ask("go")
+            turns[variant].append(answer.get("seconds"))
+    found = {}
+    for variant, worker in workers.items():
+        answer = worker.ask("end")
+        worker.end()
+        if "failure" in answer:
+            found[variant] = {"failure": answer["failure"]}
+            continue
+        seconds = turns[variant]
+        found[variant] = {
+            "seconds": statistics.median(seconds),
+            "fastest": min(seconds),
+            "slowest": max(seconds),
+            "peak_mb": answer["peak_mb"],
+            **answer["said"],
+        }
+    least = max(
+        case.flops / rates["flops_per_second"], case.bytes / rates["bytes_per_second"]
+    )
+    return {
+        "case": case.name,
+        "parameters": case.parameters,
+        "items": case.items,
+        "least_seconds": least,
+        "variants": found,
+    }
+
+
+def _line(result):
+    parts = [result["case"]]
+    for variant, found in result["variants"].items():
+        if "failure" in found:
+            parts.append(f"{variant}: {found['failure']}")
+            continue
+        seconds = found["seconds"]
+        text = f"{variant} {1e3 * seconds:.1f} ms"
+        if result["items"]:
+            text += f" ({result['items'] / seconds:.1f}/s)"
+        parts.append(f"{text} {found['peak_mb']:.0f} MB")
+    return " | ".join(parts)
+
+
+def machine_rates():
+    """What the machine does in float32: operations, and bytes read and written."""
+    import numpy as np
+
+    a = np.ones((2048, 2048), "float32")
+    source = np.ones(2**26, "float32")
+    target = np.empty_like(source)
+
+    def fastest(action):
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            action()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    return {
+        "flops_per_second": 2 * 2048**3 / fastest(lambda: a @ a),
+        "bytes_per_second": 2
+        * source.nbytes
+        / fastest(lambda: np.copyto(target, source)),
+    }
+
+
+def _machine():
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    cpu = platform.processor()
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.is_file():
+        names = [
+            line.partition(":")[2].strip()
+            for line in information.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def write(result):
+    """Adds a result to the history and returns its path."""
+    HISTORY.mkdir(exist_ok=True)
+    stamp = result["date"].replace(":", "").replace("+0000", "Z")
+    path = HISTORY / f"{result['suite']}_{stamp}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def table(result):
+    """The result as a table in Markdown; ratios are to the last variant that ran."""
+    lines = []
+    for row in result["cases"]:
+        ran = {k: v for k, v in row["variants"].items() if "failure" not in v}
+        if not ran:
+            continue
+        last = list(ran)[-1]
+        for variant, found in row["variants"].items():
+            if "failure" in found:
+                lines.append(
+                    f"| {row['case']} | {variant} | {found['failure']} | | | |"
+                )
+                continue
+            seconds = found["seconds"]
+            rate = f"{row['items'] / seconds:.1f}" if row["items"] else ""
+            ratio = seconds / ran[last]["seconds"]
+            bound = row["least_seconds"]
+            share = f"{100 * bound / seconds:.0f} %" if bound else ""
+            cells = (
+                row["case"],
+                variant,
+                f"{1e3 * seconds:.1f}",
+                rate,
+                f"{ratio:.2f}",
+                f"{found['peak_mb']:.0f}",
+                share,
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    head = (
+        "| case | variant | ms | per second | time against the last | peak MB | "
+        "of the machine's rate |"
+    )
+    return "\n".join([head, "|" + "---|" * 7, *lines])
