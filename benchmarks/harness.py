@@ -14,6 +14,7 @@ down slows all of them; ratios are taken within a case. Peak memory is that of t
 process, import and compilation included.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib
@@ -78,12 +79,16 @@ class _Worker:
                 self.process.stdin.write(order + "\n")
                 self.process.stdin.flush()
             line = self.process.stdout.readline()
-            gone = {"failure": f"ended with code {self.process.poll()}"}
-            self.answer = json.loads(line) if line else gone
+            if line:
+                self.answer = json.loads(line)
+            else:
+                self.answer = {"failure": f"ended with code {self.process.wait()}"}
         return self.answer
 
     def end(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait(timeout=60)
 
 
@@ -238,7 +243,7 @@ def table(result):
         for variant, found in row["variants"].items():
             if "failure" in found:
                 lines.append(
-                    f"| {row['case']} | {variant} | {found['failure']} | | | |"
+                    f"| {row['case']} | {variant} | {found['failure']} | | | | |"
                 )
                 continue
             seconds = found["seconds"]
