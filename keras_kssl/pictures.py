@@ -104,6 +104,49 @@ def draw_maps(panels, labels, path, class_names=None, seed=0):
     return _write(figure, path)
 
 
+def draw_scores(scores, choices, path):
+    """Draws scores of several rows over seeds, and the learning rates that were tried.
+
+    Args:
+        scores: dictionary from a title, a panel each, to a dictionary from a row's name
+            to its values, one for each seed; a dot each, a bar for their mean and
+            standard deviation.
+        choices: dictionary from a row's name to its points (learning rate, score), one
+            more panel; empty for none.
+        path: PNG file to write.
+    """
+    names = list(dict.fromkeys(name for panel in scores.values() for name in panel))
+    columns = len(scores) + bool(choices)
+    longest = max(map(len, names))
+    figure = _figure(3.4 * columns + 0.075 * longest, 1.3 + 0.34 * len(names))
+    for i, (title, panel) in enumerate(scores.items(), start=1):
+        axes = figure.add_subplot(1, columns, i)
+        for position, name in enumerate(names):
+            values = np.asarray(panel.get(name, ()), float)
+            place = len(names) - 1 - position
+            if len(values):
+                spread = values.std(ddof=1) if len(values) > 1 else 0.0
+                mean, colour = values.mean(), _colour(position)
+                axes.errorbar(mean, place, xerr=spread, fmt="|", color=colour, ms=14)
+                axes.plot(values, np.full(len(values), place), "o", color=colour, ms=4)
+        axes.set_title(title, fontsize=10)
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.set_yticks(range(len(names)), names[::-1] if i == 1 else [""] * len(names))
+        axes.grid(alpha=0.3)
+        _trim(axes)
+    if choices:
+        axes = figure.add_subplot(1, columns, columns)
+        for name, points in choices.items():
+            colour = _colour(names.index(name) if name in names else len(names))
+            axes.plot(*zip(*sorted(points), strict=True), "o-", color=colour, ms=4)
+        axes.set_title("chosen by", fontsize=10)
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate", fontsize=8)
+        axes.grid(alpha=0.3)
+        _trim(axes)
+    return _write(figure, path)
+
+
 def map_features(sets, seed=0):
     """Features, scaled to unit length, in two dimensions: t-SNE.
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "keras_kssl"
 # Each file imports from the lines above its own, from its own folder, and from what
 # stands behind it in EXTRA.
 LAYERS = (
-    ("_checks", "_seeds", "_versions", "replicas"),
+    ("_checks", "_memory", "_seeds", "_versions", "replicas"),
     ("_files", "progress"),
     ("kernels",),
     ("statistics", "augment.image_ops"),
@@ -26,6 +26,7 @@ LAYERS = (
     ("pretraining",),
     ("inspection", "report"),
     ("zoo",),
+    ("sweeping",),
     ("cli",),
 )
 EXTRA = {"evaluation": ("data",)}

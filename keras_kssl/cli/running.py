@@ -15,6 +15,7 @@ import tyro
 from keras_kssl.cli.converting import Convert
 from keras_kssl.cli.judging import Evaluate, Report, Transfer
 from keras_kssl.cli.looking import Doctor, Preview
+from keras_kssl.cli.sweeping import Sweep
 from keras_kssl.cli.training import Pretrain, Quickstart, RunEnded, typed_options
 from keras_kssl.cli.using import Export, Extract
 from keras_kssl.cli.zoo import Zoo
@@ -24,6 +25,7 @@ _EXIT_WRONG_INPUT = 2
 COMMANDS = (
     Quickstart,
     Pretrain,
+    Sweep,
     Evaluate,
     Transfer,
     Extract,
@@ -53,7 +55,7 @@ def main(arguments=None):
             description="Kernel self-supervised learning of image encoders.",
             config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
         )
-        if isinstance(command, Pretrain):
+        if isinstance(command, Pretrain | Sweep):
             typed = typed_options(arguments)
             command = dataclasses.replace(command, typed=typed)
         choose_backend()

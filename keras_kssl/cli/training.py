@@ -136,14 +136,14 @@ class Pretrain:
 class RunEnded(Exception):
     """A run that ended before its time, and the exit code that says so."""
 
-    def __init__(self, error, code, run):
+    def __init__(self, error, code, is_of_workers=False):
         super().__init__(str(error))
         self.code = code
-        self.is_of_workers = run.distribution.num_workers > 1
+        self.is_of_workers = is_of_workers
 
 
 def typed_options(arguments):
-    """Names of the recipe's options that stand on the command line."""
+    """Names of a recipe's options that stand on the command line."""
     words = [word.partition("=")[0] for word in arguments if word.startswith("--")]
     typed = {word[2:].replace("-", "_").removeprefix("no_") for word in words}
     names = {field.name for field in dataclasses.fields(recipes.Recipe)}
@@ -164,14 +164,15 @@ def pretrain(recipe, out, overwrite, **options):
     from keras_kssl import pretraining
 
     run = pretraining.Run(recipe, out, overwrite, **options)
+    is_of_workers = run.distribution.num_workers > 1
     try:
         summary = run.execute()
     except pretraining.RunInterrupted as error:
         run.folder.log(f"kssl: {error}")
-        raise RunEnded(error, 128 + error.signal, run) from error
+        raise RunEnded(error, 128 + error.signal, is_of_workers) from error
     except pretraining.RunFailed as error:
         run.folder.log(f"kssl: {error}")
-        raise RunEnded(error, _EXIT_FAILED, run) from error
+        raise RunEnded(error, _EXIT_FAILED, is_of_workers) from error
     except (ValueError, TypeError, OSError) as error:
         # What goes wrong from here on is no wrong input: it deserves its traceback.
         raise RuntimeError(f"The run in {out} failed: {error}") from error

@@ -14,6 +14,14 @@ def integers(argument, text):
         raise ValueError(message("kssl", argument, rule, text)) from None
 
 
+def numbers(argument, text):
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        rule = "numbers separated by commas"
+        raise ValueError(message("kssl", argument, rule, text)) from None
+
+
 def changes_of(texts):
     """Settings by protocol, from texts such as "knn.k=20" and "knn.k=10,20"."""
     changes = {}

@@ -13,7 +13,11 @@ objectives, batch normalisation and augmentation see the global batch.
 """
 
 from keras_kssl.distribution.choosing import KINDS, choose
-from keras_kssl.distribution.devices import compiling_pays, has_accelerator
+from keras_kssl.distribution.devices import (
+    compiling_pays,
+    has_accelerator,
+    peak_device_memory,
+)
 from keras_kssl.distribution.sharing import WORKER_TIMEOUT, Distribution, Watchdog
 
 __all__ = [
@@ -24,4 +28,5 @@ __all__ = [
     "choose",
     "compiling_pays",
     "has_accelerator",
+    "peak_device_memory",
 ]

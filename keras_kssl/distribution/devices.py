@@ -15,3 +15,18 @@ def compiling_pays():
         return True
     # XLA's convolutions on a CPU are several times slower than TensorFlow's own.
     return has_accelerator()
+
+
+def peak_device_memory():
+    """The most bytes that the fullest GPU or TPU has held; `None` where none says so."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        stats = [device.memory_stats() or {} for device in jax.local_devices()]
+        key = "peak_bytes_in_use"
+        return max((s[key] for s in stats if key in s), default=None)
+    import tensorflow as tf
+
+    names = [f"GPU:{i}" for i in range(len(tf.config.list_logical_devices("GPU")))]
+    peaks = [tf.config.experimental.get_memory_info(name)["peak"] for name in names]
+    return max(peaks, default=None)

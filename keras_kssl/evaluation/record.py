@@ -38,3 +38,18 @@ class Record:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, json.dumps(self.facts, indent=2) + "\n")
+
+
+def known_results(path, asked):
+    """The results of a file that holds all that is asked for; else `None`.
+
+    Args:
+        path: file that a `Record` has written, there or not.
+        asked: what the record's `facts["asked"]` must be, as JSON gives it back; its
+            `protocols` say how many results make the whole.
+    """
+    if not path.is_file():
+        return None
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    is_whole = len(kept["results"]) == len(asked["protocols"])
+    return kept["results"] if kept.get("asked") == asked and is_whole else None

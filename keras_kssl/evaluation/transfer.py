@@ -13,7 +13,7 @@ from keras_kssl.data import open_source
 from keras_kssl.evaluation.extraction import fingerprint
 from keras_kssl.evaluation.metrics import METRICS
 from keras_kssl.evaluation.protocols import evaluate, settings_of
-from keras_kssl.evaluation.record import Record
+from keras_kssl.evaluation.record import Record, known_results
 
 PROTOCOLS = ("logreg", "finetune-100")
 
@@ -184,12 +184,10 @@ def _judged(judge, path, sources, asked, say):
         )
     # As JSON gives it back.
     asked = json.loads(json.dumps({**asked, "sources": sources}))
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        is_whole = len(kept["results"]) == len(asked["protocols"])
-        if kept.get("asked") == asked and is_whole:
-            say("  known already")
-            return kept["results"]
+    known = known_results(path, asked)
+    if known is not None:
+        say("  known already")
+        return known
     opened = {part: open_source(text) for part, text in sources.items()}
     record = Record(asked["encoder"], sources["train"], sources["test"], path)
     record.facts["asked"] = asked

@@ -12,7 +12,7 @@ from keras_kssl.evaluation.features import labelled_features
 # Neighbours whose vote is reported as the kNN accuracy of a run.
 NEIGHBOURS = 20
 # Side to which images of many sizes are brought where raw pixels are compared.
-_RAW_SIZE = 32
+RAW_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +73,7 @@ class Judges:
 
     def raw_pixels(self):
         """Accuracies of the kNN vote on the images as they are."""
-        # Raw pixels are the features of an encoder that does nothing.
-        features = self._features(_flatten, _RAW_SIZE)
+        features = self._features(flatten_pixels, RAW_SIZE)
         return evaluation.knn_accuracy(*features, k=NEIGHBOURS)
 
     def _features(self, encoder, size):
@@ -139,5 +138,6 @@ def check_labelled(caller, argument, source):
     check_that(source.labels is not None, caller, argument, rule, source, remedy)
 
 
-def _flatten(images):
+def flatten_pixels(images):
+    """Raw pixels: the features of an encoder that does nothing."""
     return images.reshape(len(images), -1)

@@ -9,8 +9,9 @@ import keras
 
 from keras_kssl import checkpoints, export
 from keras_kssl._checks import check_number, check_that
+from keras_kssl._memory import peak_memory
 from keras_kssl._versions import versions
-from keras_kssl.distribution import choose
+from keras_kssl.distribution import choose, peak_device_memory
 from keras_kssl.pretraining import failures, showing
 from keras_kssl.pretraining.folder import RunFolder
 from keras_kssl.pretraining.interruption import Interruption
@@ -177,6 +178,7 @@ class Run:
         try:
             with self.distribution.watch() as watchdog, interruption.waiting():
                 rate = train(self, done, interruption, watchdog)
+            memory = peak_memory(), peak_device_memory()
         finally:
             self._report_broken()
         encoder = self.model.averaged_encoder()
@@ -194,6 +196,8 @@ class Run:
             "images_per_second": rate or self._before.get("images_per_second"),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": facts["seconds"],
+            "peak_memory": memory[0],
+            "peak_device_memory": memory[1],
             "seed": self.recipe.seed,
             "broken_images": len(facts["broken"]),
             "replicas": self.distribution.num_replicas,
