@@ -89,7 +89,7 @@ class Recipe:
     """How to train: ssl_hsic (with target network) or sfrik."""
     data: str | None = None
     """Images to train on, without need of labels: folder:DIR, files:LIST,
-    npz:FILE.npz, tfds:NAME[:SPLIT] or builtin:NAME[:SPLIT]."""
+    npz:FILE.npz, tfds:NAME[:SPLIT], builtin:NAME[:SPLIT] or each:START:STOP:SOURCE."""
     limit: int | None = None
     """Use the first so many images only."""
     per_class: int | None = None

@@ -1,6 +1,7 @@
 """The command that runs many recipes: sweep."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Annotated
 
@@ -43,7 +44,7 @@ class Sweep:
     choose_by: str | None = None
     """Protocol by which learning rates are chosen. Default: knn."""
     validation: str | None = None
-    """Labelled images to choose on. Default: a tenth of those that judges learn from."""
+    """Labelled images to choose on. Default: a tenth of those to learn from."""
     tuning_seed: int | None = None
     """Seed of the runs among which is chosen. Default: the first one."""
     baselines: bool = True
@@ -61,7 +62,12 @@ class Sweep:
         plan = self._plan(sweeping)
         try:
             lines = sweeping.sweep(
-                plan, self.out, self.checkpoint_seconds, self.distribute
+                plan,
+                self.out,
+                self.checkpoint_seconds,
+                self.distribute,
+                # Hours may pass until a buffer is full.
+                say=functools.partial(print, flush=True),
             )
         except pretraining.RunInterrupted as error:
             raise RunEnded(error, 128 + error.signal) from error

@@ -15,6 +15,8 @@ from keras_kssl.data.decoding import EXTENSIONS, BrokenImage, read_header
 from keras_kssl.data.encoded import MAX_BROKEN, EncodedSource, for_each
 
 LABELS_FILE = "labels.csv"
+# Tiny ImageNet keeps the labels of a part without class folders in it.
+_ANNOTATIONS_FILE = "val_annotations.txt"
 _SKIPPED_FOLDERS = ("__MACOSX",)
 
 
@@ -141,9 +143,9 @@ def open_folder(path, limit=None, max_broken=MAX_BROKEN):
     """All image files in a folder and the folders in it, in the order of their names.
 
     Labels come from the file `labels.csv` in the folder, with columns `file` and
-    `label`, if there is one; else from the folders, where all images are in two or
-    more of them: the first part of a file's path is its class. Otherwise there are
-    none.
+    `label`, if there is one; else from `val_annotations.txt`, as Tiny ImageNet has it;
+    else from the folders, where all images are in two or more of them: the first part
+    of a file's path is its class. Otherwise there are none.
     """
     name = f"folder:{path}"
     root = pathlib.Path(path).expanduser()
@@ -155,14 +157,14 @@ def open_folder(path, limit=None, max_broken=MAX_BROKEN):
         )
     files, unreadable = _walk(root)
     labels = class_names = None
-    if (root / LABELS_FILE).is_file():
-        known = dict(_read_csv(root / LABELS_FILE))
+    table, known = _labels_in(root)
+    if table is not None:
         labels = [known.get(file, "") for file in files]
         check_that(
             any(labels) or not files,
             name,
-            LABELS_FILE,
-            "a table of `file` and `label` that names files of the folder",
+            table,
+            "a table of files and labels that names files of the folder",
             list(known)[:3],
             f"Such as {files[:1]}: paths relative to the folder.",
         )
@@ -176,6 +178,19 @@ def open_folder(path, limit=None, max_broken=MAX_BROKEN):
     return FileSource(
         root, files[:limit], labels, name, max_broken, class_names, unreadable
     )
+
+
+def _labels_in(root):
+    """Name of a table of labels in a folder, or `None`, and its labels by file."""
+    if (root / LABELS_FILE).is_file():
+        return LABELS_FILE, dict(_read_csv(root / LABELS_FILE))
+    if (root / _ANNOTATIONS_FILE).is_file():
+        # File, class and the corners of a box; the files are in the folder `images`.
+        lines = _read_text(root / _ANNOTATIONS_FILE).splitlines()
+        rows = [line.split() for line in lines if line.strip()]
+        labels = {f"images/{row[0]}": row[1] for row in rows if len(row) > 1}
+        return _ANNOTATIONS_FILE, labels
+    return None, {}
 
 
 def open_list(path, limit=None, max_broken=MAX_BROKEN):

@@ -15,6 +15,7 @@ _KINDS = {
     "npz": "npz:FILE.npz",
     "tfds": "tfds:NAME[:SPLIT]",
     "builtin": "builtin:NAME[:SPLIT]",
+    "each": "each:START:STOP:SOURCE",
 }
 
 
@@ -39,6 +40,8 @@ def open_source(source, limit=None, max_broken=MAX_BROKEN, per_class=None):
             - `"tfds:NAME"` or `"tfds:NAME:SPLIT"`: a set of TensorFlow Datasets that
               was prepared on this machine, split "train" by default;
             - `"builtin:NAME"` or `"builtin:NAME:SPLIT"`, split "train" by default;
+            - `"each:START:STOP:SOURCE"`: of each class of one of these the images from
+              START to STOP, counted from 0 in the order of the source, STOP left out;
             - an array of images, or a tuple (images, labels);
             - a source, which is returned.
         limit: integer, takes the first `limit` images alone; `None` (default) takes
@@ -47,7 +50,7 @@ def open_source(source, limit=None, max_broken=MAX_BROKEN, per_class=None):
             unreadable; they are skipped. Default 0.1.
         per_class: integer, takes the first `per_class` images of each class alone, of
             those within `limit`, in the order of the source; `None` (default) takes
-            all. Reads all labels.
+            all. As `each:` does, it reads all labels.
 
     Returns:
         A source: `ArraySource` for images of one size, `EncodedSource` for images that
@@ -78,25 +81,44 @@ def open_source(source, limit=None, max_broken=MAX_BROKEN, per_class=None):
         rule = "a text such as 'folder:DIR', an array, (images, labels) or a source"
         raise TypeError(message("open_source", "source", rule, source))
     opened = opened if limit is None else opened.take(limit)
-    return opened if per_class is None else _first_of_each_class(opened, per_class)
-
-
-def _first_of_each_class(source, per_class):
+    if per_class is None:
+        return opened
     check_integer("open_source", "per_class", per_class, minimum=1)
+    return _of_each_class(opened, 0, per_class, "per_class", per_class)
+
+
+def _of_each_class(source, start, stop, argument, value):
+    """The images start ... stop - 1 of each class, in the order of the source."""
     labels = source.labels
     check_that(
         labels is not None and np.ndim(labels) == 1,
         "open_source",
-        "per_class",
+        argument,
         "left out for images without one label each",
-        per_class,
+        value,
         f"They are those of {source!r}.",
     )
     order = np.argsort(labels, kind="stable")
     ordered = np.asarray(labels)[order]
     rank_in_class = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
     # -1 stands for a label that is not known.
-    return source.only(np.sort(order[(rank_in_class < per_class) & (ordered >= 0)]))
+    is_wanted = (start <= rank_in_class) & (rank_in_class < stop) & (ordered >= 0)
+    return source.only(np.sort(order[is_wanted]))
+
+
+def _open_each(rest, max_broken):
+    text = f"each:{rest}"
+    start, _, others = rest.partition(":")
+    stop, _, inner = others.partition(":")
+    rule = "each:START:STOP:SOURCE with 0 <= START < STOP"
+    is_range = start.isdecimal() and stop.isdecimal() and int(start) < int(stop)
+    check_that(is_range and inner, "open_source", "source", rule, text)
+    source = open_source(inner, max_broken=max_broken)
+    part = _of_each_class(source, int(start), int(stop), "source", text)
+    rule = "one with images in the range"
+    check_that(len(part) > 0, "open_source", "source", rule, text)
+    part.name = text
+    return part
 
 
 def _open_text(text, limit, max_broken):
@@ -129,6 +151,8 @@ def _open_kind(kind, rest, limit, max_broken):
         from keras_kssl.data.tfds import open_tfds
 
         return open_tfds(rest, max_broken)
+    if kind == "each":
+        return _open_each(rest, max_broken)
     from keras_kssl.data.builtin import load_builtin
 
     name, _, split = rest.partition(":")

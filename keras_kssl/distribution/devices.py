@@ -18,7 +18,7 @@ def compiling_pays():
 
 
 def peak_device_memory():
-    """The most bytes that the fullest GPU or TPU has held; `None` where none says so."""
+    """The most bytes that the fullest GPU or TPU has held; `None` if none says so."""
     if keras.backend.backend() == "jax":
         import jax
 

@@ -19,7 +19,7 @@ def balanced_subset(labels, fraction=None, per_class=None, seed=0):
     Args:
         labels: integers (n,); -1, "not known", is never chosen.
         fraction: share of all labelled images, above 0 and at most 1: of each class
-            that share of n / classes images, rounded, at least 1.
+            that share of n / classes images, rounded, at least 1; 1 takes all images.
         per_class: or the number of images of each class.
         seed: integer of at least 0.
 
@@ -44,6 +44,9 @@ def balanced_subset(labels, fraction=None, per_class=None, seed=0):
     if per_class is None:
         check_number(caller, "fraction", fraction, 0.0, 1.0)
         check_that(fraction > 0, caller, "fraction", "above 0", fraction)
+        if fraction == 1:
+            # The whole set, of whose classes some may have more images than others.
+            return np.flatnonzero(labels >= 0)
         per_class = max(1, round(fraction * counts.sum() / len(classes)))
     check_integer(caller, "per_class", per_class, minimum=1)
     chosen = []

@@ -54,7 +54,11 @@ class Judgement:
     def make(self, encoder, folder, size, say=print):
         """Judges an encoder and keeps the results in the folder."""
         train, test, validation = self._sources()
-        record = evaluation.Record(folder, train.name, test.name, folder / self.file)
+        learned = self.recipe.eval_train or self.recipe.data
+        measured = self.recipe.eval_test
+        if self.chooses:
+            measured = self.validation or f"a tenth of {learned}"
+        record = evaluation.Record(folder, learned, measured, folder / self.file)
         record.facts["asked"] = self.asked()
         evaluation.evaluate(
             encoder,

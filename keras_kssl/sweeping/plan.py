@@ -115,9 +115,13 @@ def grid_rows(base, texts, rates=(), option=RATES[0]):
     rows = []
     for chosen in itertools.product(*axes):
         options = base | {name: _value(text) for name, text in chosen}
-        parts = [text if name == "method" else f"{name}={text}" for name, text in chosen]
+        parts = [
+            text if name == "method" else f"{name}={text}" for name, text in chosen
+        ]
         recipe = _recipe("grid", options)
-        rows.append(Row(", ".join(parts) or recipe.method, recipe, tuple(rates), option))
+        rows.append(
+            Row(", ".join(parts) or recipe.method, recipe, tuple(rates), option)
+        )
     return tuple(rows)
 
 
