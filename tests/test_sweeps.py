@@ -563,7 +563,7 @@ def test_a_worker_trains_and_judges_and_goes_on_with_what_is_there(sets, monkeyp
     again("raw_pixels", folder=str(sets / "raw"))
     (result,) = judgements[0].results(sets / "raw")
     sources = [data.open_source(s) for s in (asked.data, asked.eval_test)]
-    arrays = [(s.images.reshape(48, -1) / 255.0, s.labels) for s in sources]
+    arrays = [(np.float32(s.images.reshape(48, -1)) / 255, s.labels) for s in sources]
     expected = evaluation.knn_accuracy(*arrays[0], *arrays[1], k=3)
     assert result["scores"]["knn_3"]["mean"] == expected["knn_3"]
     again("untrained", folder=str(sets / "untrained"))

@@ -1,5 +1,6 @@
 """A job of a sweep in a process of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -41,7 +42,8 @@ def do(job, log, say):
             # A terminal's Ctrl-C is passed on below, once.
             start_new_session=True,
         )
-        with process:
+        # It may end before it has read anything.
+        with contextlib.suppress(BrokenPipeError), process:
             try:
                 # The process reads on, until it or this one ends.
                 process.stdin.write(json.dumps(job) + "\n")
@@ -53,12 +55,10 @@ def do(job, log, say):
                         reason = line.removeprefix("kssl: ").strip()
                     else:
                         say(line.rstrip("\n"))
-                code = process.wait()
-            except BrokenPipeError:
-                code = process.wait()
             except KeyboardInterrupt:
                 _end(process, file)
                 raise
+    code = process.returncode
     return reason if code == 1 and reason else _explained(code, log)
 
 

@@ -229,8 +229,8 @@ PUBLISHED = (
         data="ImageNet (ILSVRC 2012) as class folders (--data folder:DIR), of which "
         "the first 260 files of each class are taken, in the order of their names. "
         "TensorFlow Datasets keeps the images in another order, and so are other "
-        "images. For images without classes: --per-class None. The part that the authors "
-        "tune on: --test each:261:521:folder:DIR in kssl evaluate.",
+        "images. For images without classes: --per-class None. The part that the "
+        "authors tune on: --test each:261:521:folder:DIR in kssl evaluate.",
         licence=f"{_RECIPE_LICENCE} {_IMAGENET_LICENCE}",
         source=_SFRIK,
         **_RESNET18,
