@@ -17,8 +17,7 @@ import pytest
 
 from keras_kssl import _memory, cli, data, distribution, evaluation, sweeping
 from keras_kssl.recipes import Facts, Recipe
-from keras_kssl.sweeping import process, worker
-from keras_kssl.sweeping import sweep as course
+from keras_kssl.sweeping import course, process, worker
 from keras_kssl.sweeping.judgement import Judgement
 from keras_kssl.sweeping.plan import Plan, Row, grid_rows, read_plan
 
