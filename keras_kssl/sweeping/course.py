@@ -127,6 +127,7 @@ class _Course:
                 self._make(line, seed, task)
         for row in self.plan.rows:
             self._run_row(row)
+        table.draw(self._lines, self.plan, self.out)
         return self._lines
 
     def _run_row(self, row):

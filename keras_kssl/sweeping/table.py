@@ -95,11 +95,14 @@ def describe(lines, plan):
 
 
 def write(lines, plan, out):
-    """Writes table.md, table.csv, runs.csv and scores.png; returns their paths."""
-    paths = [out / name for name in ("table.md", "table.csv", "runs.csv")]
-    texts = (describe(lines, plan), _table_csv(lines), _runs_csv(lines))
-    for path, text in zip(paths, texts, strict=True):
-        write_whole(path, text)
+    """Writes table.md, table.csv and runs.csv."""
+    write_whole(out / "table.md", describe(lines, plan))
+    write_whole(out / "table.csv", _table_csv(lines))
+    write_whole(out / "runs.csv", _runs_csv(lines))
+
+
+def draw(lines, plan, out):
+    """Draws scores.png, where there are any scores."""
     scores = {}
     for protocol in plan.protocols:
         panel = {line.name: line.values(protocol) for line in lines}
@@ -112,8 +115,7 @@ def write(lines, plan, out):
             for line in lines
             if len(line.tried) > 1
         }
-        paths.append(pictures.draw_scores(scores, choices, out / "scores.png"))
-    return paths
+        pictures.draw_scores(scores, choices, out / "scores.png")
 
 
 def _facts(folder):
