@@ -262,7 +262,7 @@ def test_the_validation_part_of_in20_leaves_out_one_file_of_each_class(disk):
         ("each:2:builtin:digits", "each:START:STOP:SOURCE with 0"),
         ("each:0:3:", "each:START:STOP:SOURCE with 0"),
         ("each:0:3:digits", "known kinds"),
-        ("each:9000:9001:builtin:digits", "one with images in the range"),
+        ("each:9000:9001:builtin:digits", "such that there are images in the range"),
     ],
 )
 def test_ranges_that_are_none_are_refused(text, words):

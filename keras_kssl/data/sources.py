@@ -103,6 +103,8 @@ def _of_each_class(source, start, stop, argument, value):
     rank_in_class = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
     # -1 stands for a label that is not known.
     is_wanted = (start <= rank_in_class) & (rank_in_class < stop) & (ordered >= 0)
+    rule = "such that there are images in the range"
+    check_that(is_wanted.any(), "open_source", argument, rule, value)
     return source.only(np.sort(order[is_wanted]))
 
 
@@ -115,8 +117,6 @@ def _open_each(rest, max_broken):
     check_that(is_range and inner, "open_source", "source", rule, text)
     source = open_source(inner, max_broken=max_broken)
     part = _of_each_class(source, int(start), int(stop), "source", text)
-    rule = "one with images in the range"
-    check_that(len(part) > 0, "open_source", "source", rule, text)
     part.name = text
     return part
 
