@@ -730,6 +730,17 @@ def test_zoo_lists_and_searches(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_zoo_takes_one_line_for_each_preset_on_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["zoo"]) == 0
+    rows = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 1 + len(zoo.presets()) + 1
+    for name, preset in zoo.presets().items():
+        if preset.headline is not None:
+            (row,) = [row for row in rows if row.startswith(f"{name} ")]
+            assert row.rstrip("*").endswith(f"{100 * preset.headline.mean:.1f}%")
+
+
 def test_zoo_show_prints_the_card(capsys):
     assert cli.main(["zoo", "show", "sfrik_resnet18_stl10"]) == 0
     card = zoo.markdown(zoo.presets()["sfrik_resnet18_stl10"])

@@ -16,7 +16,7 @@ _ALL = "all"
 class Export:
     """Write an encoder for others, with a card: SavedModel, .keras, ONNX, KerasHub.
 
-    Example: kssl export runs/a --out saved_models/a --formats saved_model,keras
+    Example: kssl export runs/a --out exported/a --formats saved_model,keras
     """
 
     run_folder: Annotated[pathlib.Path, tyro.conf.Positional]

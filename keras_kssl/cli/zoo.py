@@ -61,11 +61,11 @@ def _found(presets, words):
 def _table(presets):
     from rich.table import Table
 
-    from keras_kssl.report.wording import method_name
     from keras_kssl.zoo.text import result_text
 
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for title in ("name", "method", "encoder", "size", "weights"):
+    # Method and encoder stand in the name; numbers need the room in 80 columns.
+    for title in ("name", "size", "weights"):
         table.add_column(title, no_wrap=True)
     table.add_column("number")
     for preset in presets:
@@ -77,8 +77,6 @@ def _table(presets):
             number += "*" if result.is_published else ""
         table.add_row(
             preset.name,
-            method_name(preset.recipe.method),
-            preset.recipe.encoder,
             f"{preset.parameters / 1e6:.1f} M" if preset.parameters else "",
             "no" if preset.weights is None else "yes",
             number,
