@@ -4,19 +4,17 @@ An encoder is worth something if a simple classifier does better on its features
 the pixels. About a minute on two CPU cores for the built-in digits; most of it is the
 linear probe on pixels:
 
-    python examples/evaluate.py runs/example/encoder.keras
+    python examples/evaluate.py runs/example
 """
 
 import argparse
-
-import keras
 
 import keras_kssl as kssl
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("encoder", help="a .keras file")
+    parser.add_argument("encoder", help="what zoo.load takes: a run, a file, a preset")
     parser.add_argument("--train", default="builtin:digits:train")
     parser.add_argument("--test", default="builtin:digits:test")
     parser.add_argument("--limit", type=int, help="use the first so many images only")
@@ -30,7 +28,7 @@ def main(arguments=None):
     ]
     encoders = {
         "raw pixels": lambda images: images.reshape(len(images), -1),
-        "encoder": keras.saving.load_model(options.encoder, compile=False),
+        "encoder": kssl.zoo.load(options.encoder),
     }
     for name, encoder in encoders.items():
         train, test = (

@@ -4,7 +4,7 @@ The encoder is an ordinary Keras model from here on: a Dense layer on top, compi
 For comparison the same architecture starts again from random weights. Under a minute on
 two CPU cores for 200 labels of the built-in digits:
 
-    python examples/fine_tune.py runs/example/encoder.keras --labels 200
+    python examples/fine_tune.py runs/example --labels 200
 """
 
 import argparse
@@ -49,7 +49,7 @@ def read(source, size, labels):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("encoder", help="a .keras file")
+    parser.add_argument("encoder", help="what zoo.load takes: a run, a file, a preset")
     parser.add_argument("--train", default="builtin:digits:train")
     parser.add_argument("--test", default="builtin:digits:test")
     parser.add_argument("--labels", type=int, default=200, help="labelled images used")
@@ -64,7 +64,7 @@ def main(arguments=None):
     test = kssl.data.open_source(options.test, limit=options.limit)
     test = read(test, options.size, kssl.data.labels_like(test, train))
     train = read(train, options.size, train.labels)
-    pretrained = keras.saving.load_model(options.encoder, compile=False)
+    pretrained = kssl.zoo.load(options.encoder)
     keras.utils.set_random_seed(options.seed)
     fresh = type(pretrained).from_config(pretrained.get_config())
     for name, encoder in (("random", fresh), ("pretrained", pretrained)):

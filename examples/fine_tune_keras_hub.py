@@ -4,7 +4,7 @@ The encoder becomes a preset of KerasHub, backbone and image converter, and a ta
 made of it as of any other preset. For ResNets of full width with the "imagenet" stem:
 
     pip install 'keras_kssl[tensorflow,hub]'
-    python examples/fine_tune_keras_hub.py runs/a --train folder:train --test folder:test
+    python examples/fine_tune_keras_hub.py runs/a --train folder:a --test folder:b
 """
 
 import argparse

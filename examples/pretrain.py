@@ -93,7 +93,8 @@ def main(arguments=None):
     print("written:", kssl.export.keras_file(encoder, path, overwrite=True))
     if keras.backend.backend() == "tensorflow":
         path = options.out / "saved_model"
-        print("written:", kssl.export.saved_model(encoder, path, overwrite=True))
+        path = kssl.export.saved_model(encoder, path, size=size, overwrite=True)
+        print("written:", path)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Kernel self-supervised learning of image encoders: SSL-HSIC and SFRIK in Keras 3."""
 
 import importlib
+import sys
 
 __version__ = "0.1.0"
 
@@ -32,3 +33,8 @@ def __getattr__(name):
     if name in __all__:
         return importlib.import_module(f"keras_kssl.{name}")
     raise AttributeError(f"module 'keras_kssl' has no attribute {name!r}")
+
+
+# Keras refuses a file with an encoder of ours in it until the class is there.
+if "keras" in sys.modules:
+    importlib.import_module("keras_kssl.models")

@@ -133,7 +133,11 @@ def test_loading_in_the_readme_finds_the_features_of_the_encoder(tmp_path, monke
     keras_kssl.export.saved_model(encoder, path, size=16)
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).random((2, 16, 16, 3), dtype="float32")
-    names = {"keras": keras, "tensorflow": tensorflow, "images": images}
+    names = {
+        "keras_kssl": keras_kssl,
+        "tensorflow": tensorflow,
+        "images": images,
+    }
     exec(python_block("saved_model.load"), names)
     for loaded in (names["features"], names["encoder"](images)):
         np.testing.assert_allclose(loaded, encoder(images), rtol=1e-4, atol=1e-5)
@@ -143,3 +147,37 @@ def test_loading_in_the_readme_finds_the_features_of_the_encoder(tmp_path, monke
         found, encoder(np.zeros((1, 16, 16, 3))), rtol=1e-4, atol=1e-5
     )
     assert names["maps"]["stage4"].shape == (2, 2, 2, 64)
+
+
+@pytest.mark.skipif(not README.is_file(), reason="there is no README here")
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow reads SavedModels"
+)
+def test_the_layer_of_the_guide_to_saved_models_trains_with_adam(tmp_path, capsys):
+    import tensorflow as tf
+
+    small = keras.Sequential(
+        [
+            keras.Input((5, 7, 3)),
+            keras.layers.Conv2D(4, 3, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    names = {"keras": keras, "tf": tf}
+    exec(python_block("class Encoder"), names)
+    encoder = names["Encoder"](keras_kssl.export.saved_model(small, tmp_path / "a"))
+    images = np.random.default_rng(0).random((8, 5, 7, 3), dtype="float32")
+    np.testing.assert_allclose(encoder(images), small(images), rtol=1e-4, atol=1e-5)
+    model = keras.Sequential([encoder, keras.layers.Dense(1)])
+    model.compile("adam", "mse", jit_compile=False)
+
+    def check(fit):
+        """Runs the guide's look at what has moved, with `fit` in its gap."""
+        code = next(code for code in blocks("python") if "# ... fit" in code)
+        code = code.replace("# ... fit for one epoch ...", "fit()")
+        exec(code, {"encoder": encoder, "fit": fit})
+        return capsys.readouterr().out
+
+    assert "0 of 5" in check(lambda: model.fit(images, np.ones((8, 1)), verbose=0))
+    assert "5 of 5" in check(lambda: model.predict(images, verbose=0))

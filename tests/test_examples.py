@@ -1,15 +1,24 @@
 """The example scripts run one after the other, on a tiny set."""
 
 import importlib.util
+import os
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
+from keras_kssl import export
+from keras_kssl.models import ResNet
 from tests.photos import encoded, picture, write_folder
 
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
+needs_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="SavedModels are written and served by TensorFlow",
+)
 
 
 def example(name):
@@ -76,18 +85,80 @@ def test_evaluate_compares_the_encoder_with_pixels(pretrained, images, capsys):
     ]
 
 
-def test_fine_tune_compares_with_random_weights(pretrained, images, capsys):
+def test_fine_tune_in_a_process_of_its_own_compares_with_random_weights(
+    pretrained, images
+):
     source = f"npz:{images}"
     options = ["--train", source, "--test", source, "--labels", "16", "--epochs", "1"]
-    example("fine_tune").main([str(pretrained / "encoder.keras"), *options])
+    # Here, all of the library has been imported long since.
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "fine_tune.py", str(pretrained), *options],
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "random weights: accuracy" in done.stdout
+    assert "pretrained weights: accuracy" in done.stdout
+
+
+@pytest.mark.any_backend
+def test_a_file_loads_in_keras_once_the_library_is_imported(pretrained):
+    code = (
+        "import keras, keras_kssl; keras.saving.load_model(__import__('sys').argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(pretrained / "encoder.keras")],
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.any_backend
+def test_features_go_into_scikit_learn(pretrained, capsys):
+    options = [str(pretrained), "--limit", "100"]
+    example("features_to_scikit_learn").main(options)
     said = capsys.readouterr().out
-    assert "random weights: accuracy" in said
-    assert "pretrained weights: accuracy" in said
+    assert "chosen: {'logisticregression__C': " in said
+    assert "accuracy" in said
 
 
+@needs_tensorflow
+def test_tensorflow_hub_fine_tunes_the_whole_encoder(pretrained, images):
+    for package in ("tensorflow_hub", "tf_keras"):
+        pytest.importorskip(package)
+    script = [str(EXAMPLES / "fine_tune_hub.py"), str(pretrained / "saved_model")]
+    done = subprocess.run(
+        [sys.executable, *script, str(images), "--epochs", "2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    count = len(keras.saving.load_model(pretrained / "encoder.keras").variables)
+    assert f"{count} of {count} variables of the encoder have moved" in done.stdout
+    assert "on 9 images held out" in done.stdout
+
+
+def test_keras_hub_fine_tunes_the_whole_encoder(images, tmp_path, capsys):
+    pytest.importorskip("keras_hub")
+    path = export.keras_file(ResNet(18, seed=0), tmp_path / "encoder.keras")
+    source = f"npz:{images}"
+    options = ["--train", source, "--test", source, "--size", "32", "--epochs", "1"]
+    # A weight that has not moved would give a warning, and with it a failure.
+    example("fine_tune_keras_hub").main([path, *options, "--batch-size", "16"])
+    assert "from 48 labelled images" in capsys.readouterr().out
+
+
+@needs_tensorflow
 def test_serve_gives_the_encoders_features(pretrained, images, tmp_path):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("SavedModels are written and served by TensorFlow")
     path = tmp_path / "features.npy"
     arguments = [str(pretrained / "saved_model"), str(images), str(path)]
     example("serve").main([*arguments, "--batch-size", "20"])
@@ -95,3 +166,22 @@ def test_serve_gives_the_encoders_features(pretrained, images, tmp_path):
     pixels = np.load(images)["images"] / np.float32(255)
     expected = encoder.predict(pixels, batch_size=20, verbose=0)
     np.testing.assert_allclose(np.load(path), expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_tensorflow
+def test_serve_takes_photos_as_they_are(pretrained, tmp_path):
+    import tensorflow as tf
+
+    files = {
+        f"{name}.{'png' if name == 'b' else 'jpg'}": encoded(picture(20, 31, seed))
+        for seed, name in enumerate("bca")
+    }
+    files["notes.txt"] = b"no photo"
+    folder = write_folder(tmp_path / "photos", files)
+    path = tmp_path / "features.npy"
+    arguments = [str(pretrained / "saved_model"), str(folder), str(path)]
+    example("serve").main([*arguments, "--batch-size", "2"])
+    module = tf.saved_model.load(pretrained / "saved_model")
+    contents = [files[name] for name in sorted(files) if name != "notes.txt"]
+    expected = module.signatures["serving_bytes"](encoded=tf.constant(contents))
+    np.testing.assert_allclose(np.load(path), expected["features"], rtol=1e-5)

@@ -14,7 +14,8 @@ def keras_file(encoder, path, overwrite=False):
     """Writes an encoder as a `.keras` file, on any backend.
 
     The file holds the architecture and the weights, and loads on every Keras backend
-    with `keras.saving.load_model`. Classes of one's own need
+    with `keras.saving.load_model`: a `models.ResNet` after `import keras_kssl.models`,
+    or by `zoo.load`, which does that. Classes of one's own need
     `@keras.saving.register_keras_serializable`. The state of random generators
     (dropout) is not stored in this format.
 

@@ -121,7 +121,9 @@ def saved_model(encoder, path, input_shape=None, size=None, overwrite=False):
 
     TFSMLayer of Keras 3.15 names variables in a way that `fit` refuses with every
     optimizer that keeps one value per weight (Adam, SGD with momentum), whatever wrote
-    the SavedModel; plain SGD works. In Keras 3, `keras_file` is the better way.
+    the SavedModel; plain SGD works. docs/saved_models.md has a layer that any optimizer
+    takes, and says which loaders train the head alone. With this library at hand,
+    `keras_file` is the better way.
 
     References:
         [Reusable SavedModels](https://www.tensorflow.org/hub/reusable_saved_models).
