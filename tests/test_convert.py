@@ -246,12 +246,12 @@ def test_the_classifier_is_left_out_and_other_parts_must_be_named(state, encoder
     wrapped = {f"module.backbone.{name}": value for name, value in state.items()}
     wrapped |= {f"module.projector.{name}": value for name, value in classifier.items()}
     with pytest.raises(
-        ValueError, match=r"2 arrays more.*ignore=\('fc', 'projector'\)"
+        ValueError, match=r"2 arrays more.*ignore=\['fc', 'projector'\]"
     ):
         convert.from_torch_resnet(wrapped)
     found = convert.from_torch_resnet(wrapped, ignore=("projector",))
     assert_same_weights(found, encoder)
-    with pytest.raises(ValueError, match=r"fc\.weight, fc\.bias.*ignore=\('fc',\)"):
+    with pytest.raises(ValueError, match=r"fc\.weight, fc\.bias.*ignore=\['fc'\]"):
         convert.from_torch_resnet({**state, **classifier}, ignore=())
 
 
@@ -291,6 +291,33 @@ def changed(state, **changes):
 def test_state_dicts_of_other_networks_are_refused(state, changes, reason):
     with pytest.raises(ValueError, match=reason):
         convert.from_torch_resnet(changed(state, **changes))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "x" * 10**6, "\u202eb"])
+@pytest.mark.parametrize("place", ["fc{}.weight", "layer2.0.{}.weight", "{}.bn1.bias"])
+def test_names_in_a_file_can_neither_flood_nor_steer_a_terminal(state, name, place):
+    sources = [{**state, place.format(name): np.zeros(3, "f4")}]
+    sources += [{place.format(name): np.zeros(3, "f4")}]
+    sources += [{f"{name}.{key}": value for key, value in state.items()}]
+    del sources[-1][f"{name}.bn1.bias"]
+    for source in sources:
+        with pytest.raises(ValueError, match="Received") as caught:
+            convert.from_torch_resnet(source)
+        text = str(caught.value)
+        assert text.isprintable()
+        assert len(text) < 1500
+
+
+def test_a_file_of_many_networks_is_refused_in_few_words(state):
+    marks = ("conv1.weight", "layer1.0.conv1.weight")
+    many = {f"{n}.{mark}": state[mark] for n in range(1000) for mark in marks}
+    with pytest.raises(ValueError, match=r"prefix='0\.', .*\.\.\.$") as caught:
+        convert.from_torch_resnet(many)
+    assert len(str(caught.value)) < 1000
+    others = {f"part{n}.weight": np.zeros(1, "f4") for n in range(1000)}
+    with pytest.raises(ValueError, match="1000 arrays more") as caught:
+        convert.from_torch_resnet({**state, **others})
+    assert len(str(caught.value)) < 1000
 
 
 def test_encoders_that_pytorch_has_not_are_refused():

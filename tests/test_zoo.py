@@ -1,8 +1,11 @@
 """The zoo: presets against the papers' numbers, cards, and encoders by name."""
 
+import base64
+import contextlib
 import dataclasses
 import hashlib
 import json
+import marshal
 import math
 import pathlib
 import re
@@ -10,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import types
+import zipfile
 
 import keras
 import numpy as np
@@ -456,6 +460,53 @@ def test_export_leaves_a_readme_of_ones_own_alone(tmp_path, file, capsys):
 
 
 # Loading.
+
+
+def rewritten(file, path, change):
+    """A `.keras` file whose configuration was changed."""
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                content = json.dumps(change(json.loads(content)))
+            target.writestr(name, content)
+
+
+def named(module, name, config):
+    return {"module": module, "class_name": name, "config": config}
+
+
+def test_nothing_that_a_keras_file_names_is_run(file, tmp_path):
+    victim, path = tmp_path / "victim", tmp_path / "hostile.keras"
+    code = compile(f"open({str(victim)!r}, 'w')", "a", "eval")
+    raw = base64.b64encode(marshal.dumps(code)).decode()
+    function = named("builtins", "__lambda__", {"code": raw})
+    layer = named("keras.layers", "Lambda", {"function": function, "name": "a"})
+    loader = named("keras.layers", "TFSMLayer", {"filepath": str(tmp_path)})
+    for config in (
+        named("os", "mkdir", {"path": str(victim)}),
+        named("os", "\x1b[2J", {}),
+        named("keras", "Sequential", {"layers": [layer]}),
+        named("keras", "Sequential", {"layers": [loader]}),
+        named("keras", "Sequential", {"layers": [named("os", "mkdir", {})]}),
+    ):
+        rewritten(file, path, lambda _, config=config: config)
+        with pytest.raises(ValueError, match=r"zoo\.load: `name` must be") as caught:
+            zoo.load(path)
+        assert str(caught.value).isprintable()
+        assert not victim.exists()
+
+
+def test_a_keras_file_that_points_out_of_itself_writes_nothing(file, tmp_path):
+    path = tmp_path / "a" / "hostile.keras"
+    path.parent.mkdir()
+    rewritten(file, path, lambda config: config)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("assets/../../victim", b"")
+        archive.writestr("../victim", b"")
+    with contextlib.suppress(ValueError):
+        zoo.load(path)
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["a", "hostile.keras"]
 
 
 @pytest.fixture

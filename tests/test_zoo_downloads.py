@@ -147,12 +147,13 @@ def test_half_a_file_that_is_longer_than_the_whole_is_dropped(site, folder):
     assert path.read_bytes() == CONTENT
 
 
-def test_notes_that_cannot_be_read_begin_the_file_anew(site, folder):
+@pytest.mark.parametrize("content", ["{", "[]", "3", "{}", '{"etag": 3}', "\0"])
+def test_notes_that_cannot_be_read_begin_the_file_anew(site, folder, content):
     site.file.cuts = [1000] * 3
     with pytest.raises(ConnectionError):
         fetch(site.address, DIGEST)
     (notes,) = folder.rglob("*.part.json")
-    notes.write_text("{")
+    notes.write_text(content)
     path, _ = fetch(site.address, DIGEST)
     assert path.read_bytes() == CONTENT
 
@@ -162,6 +163,37 @@ def test_a_part_that_was_not_asked_for_is_not_taken_for_the_whole(site, folder):
     with pytest.raises(ConnectionError, match="answers 206"):
         fetch(site.address)
     assert files_in(folder) == [".lock"]
+
+
+@pytest.mark.parametrize("name", ["encoder.keras.part", "encoder.keras.wrong"])
+@pytest.mark.parametrize("other", [CONTENT, OTHER])
+def test_links_in_the_cache_do_not_lead_a_download_out_of_it(
+    site, folder, tmp_path, name, other
+):
+    site.file.cuts = [1000] * 3
+    with pytest.raises(ConnectionError):
+        fetch(site.address, DIGEST)
+    (part,) = folder.rglob("*.part")
+    victim = tmp_path / "victim"
+    victim.write_bytes(part.read_bytes())
+    before = victim.read_bytes()
+    link = part.with_name(name)
+    link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    site.file.content = other
+    if other is CONTENT:
+        assert fetch(site.address, DIGEST)[0].read_bytes() == CONTENT
+    else:
+        with pytest.raises(ValueError, match="put aside"):
+            fetch(site.address, DIGEST)
+    assert victim.read_bytes() == before
+
+
+@pytest.mark.parametrize("length", ["\xb2", "-1", "1e3", "5000, 5000", "9" * 30])
+def test_lengths_that_are_no_lengths_end_in_a_sentence_or_the_file(site, length):
+    site.file.length = length
+    with contextlib.suppress(OSError):
+        assert fetch(site.address, DIGEST)[0].read_bytes() == CONTENT
 
 
 def test_a_file_of_unknown_length_is_taken_as_it_ends(site):

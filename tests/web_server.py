@@ -20,6 +20,8 @@ class File:
     # Whether what is asked for as a whole is answered with the end of it.
     sends_parts: bool = False
     tells_length: bool = True
+    # What is told instead of the length.
+    length: str | None = None
     kind: str = "application/octet-stream"
     location: str | None = None
     # Answers that are used up one by one before the file is handed out as it should be.
@@ -61,7 +63,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         headers = {"Content-Type": file.kind, "ETag": file.etag}
         headers["Last-Modified"] = file.modified
         if file.tells_length:
-            headers["Content-Length"] = str(len(body))
+            headers["Content-Length"] = file.length or str(len(body))
         if start is not None:
             end, total = len(file.content) - 1, len(file.content)
             headers["Content-Range"] = f"bytes {start}-{end}/{total}"

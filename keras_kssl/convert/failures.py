@@ -4,6 +4,7 @@ import contextlib
 
 from keras_kssl._checks import message
 
+_LONGEST = 100
 AGAIN = "It is damaged or not whole: copy or download it again."
 
 
@@ -14,6 +15,15 @@ class Unreadable(Exception):
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
+
+
+def listed(names, number=4):
+    """The first of the names in a file, which may be long and hold anything."""
+    names, shown = list(names), []
+    for name in names[:number]:
+        is_plain = name.isprintable() and len(name) <= _LONGEST
+        shown.append(name if is_plain else f"{name!r:.{_LONGEST}}")
+    return ", ".join(shown) + (", ..." if len(names) > number else "")
 
 
 @contextlib.contextmanager

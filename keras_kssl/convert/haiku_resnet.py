@@ -2,6 +2,7 @@
 
 from keras_kssl._checks import check_choice, check_that
 from keras_kssl.convert.arrays import arrays_of
+from keras_kssl.convert.failures import listed
 from keras_kssl.convert.layout import build, configuration
 
 SUFFIXES = (".npy",)
@@ -86,7 +87,7 @@ def from_ssl_hsic_checkpoint(
         if key not in found[group]:
             raise ValueError(
                 f"{caller}: the checkpoint must hold all {group} of the network. "
-                f"Received: one without {'/'.join(key)!r}."
+                f"Received: one without {'/'.join(key)!r:.200}."
             )
         unused.discard(key)
         value = found[group][key]
@@ -121,7 +122,7 @@ def from_ssl_hsic_checkpoint(
         raise ValueError(
             f"{caller}: the network must be a ResNet without other layers than ours. "
             f"Received: one with {len(unused)} parameters more, "
-            f"{', '.join(names[:3])}."
+            f"{listed(names)}."
         )
     return encoder
 
@@ -138,7 +139,7 @@ def _below(caller, arrays, place):
         caller,
         "source",
         f"a checkpoint of SSL-HSIC's code, with arrays in {'/'.join(place)}",
-        sorted({"/".join(key[:2]) for key in arrays})[:5],
+        listed(sorted({"/".join(key[:2]) for key in arrays})),
     )
     return found
 
@@ -155,7 +156,7 @@ def _prefix(caller, parameters):
         caller,
         "source",
         f"a checkpoint with one ResNet, the module of which has {_STEM[3:]}",
-        fitting or sorted({module for module, _ in parameters})[:5],
+        listed(fitting or sorted({module for module, _ in parameters})),
     )
     return fitting[0]
 

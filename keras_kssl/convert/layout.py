@@ -78,7 +78,7 @@ def configuration(caller, blocks, is_bottleneck, stem_kernel):
     if depth is None:
         raise ValueError(
             f"{caller}: the blocks of the stages must be those of a known ResNet "
-            f"({known}). Received: {tuple(blocks)} {kind}."
+            f"({known}). Received: {tuple(blocks)!s:.100} {kind}."
         )
     height, width, input_channels, channels = stem_kernel
     if height != width or height not in _STEMS or channels % 8:

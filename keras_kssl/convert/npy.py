@@ -66,7 +66,8 @@ class _Array:
         self.shape = self._array.shape
 
     def __array__(self, dtype=None, copy=None):
-        return np.array(self._array, dtype, copy=copy)
+        # Small files may name one array in a million places: all share its memory.
+        return np.array(self._array, dtype, copy=copy or None)
 
 
 class _Dtype:

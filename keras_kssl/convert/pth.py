@@ -91,7 +91,7 @@ def _read_zip(path):
             data = io.BytesIO(archive.read(f"{folder}/data.pkl"))
             return pickles.load(data, _meaning_of, resolve)
     except _ZIP_DAMAGE as error:
-        raise Unreadable(f"Its archive cannot be read: {error}.") from error
+        raise Unreadable(f"Its archive cannot be read: {error!s:.200}.") from error
 
 
 def _checked_folder(archive, size):
@@ -101,7 +101,8 @@ def _checked_folder(archive, size):
         parts = pathlib.PurePosixPath(entry.filename.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts:
             raise Unreadable(
-                f"Its archive has an entry that points out of it, {entry.filename!r}.",
+                "Its archive has an entry that points out of it, "
+                f"{entry.filename!r:.100}.",
                 "Do not trust it.",
             )
         if entry.compress_type != zipfile.ZIP_STORED:

@@ -10,6 +10,7 @@ from keras_kssl._checks import check_that
 from keras_kssl._files import staged
 from keras_kssl.convert import pth, safetensors
 from keras_kssl.convert.arrays import arrays_of
+from keras_kssl.convert.failures import listed
 from keras_kssl.convert.layout import (
     build,
     check_resnet,
@@ -115,7 +116,7 @@ class TorchResNet:
             if name not in self.state:
                 raise ValueError(
                     f"{self.caller}: the state dict must hold all weights of the "
-                    f"network. Received: one without {self.prefix + name!r}."
+                    f"network. Received: one without {self.prefix + name!r:.200}."
                 )
             unused.pop(name, None)
             value = self.state[name]
@@ -135,7 +136,7 @@ class TorchResNet:
             raise ValueError(
                 f"{self.caller}: the network must be a ResNet of torchvision's form. "
                 f"Received: one with {len(unused)} weights more, "
-                f"{_first_of(self.prefix + name for name in unused)}."
+                f"{listed(self.prefix + name for name in unused)}."
             )
         return encoder
 
@@ -156,12 +157,12 @@ def find_torch_resnet(caller, source, prefix=None, ignore=()):
         caller,
         "source",
         f"weights under torchvision's names, {' and '.join(_MARKS)} among them",
-        sorted(names.values())[:5],
+        listed(sorted(names.values())),
     )
     if prefix is None and len(fitting) == 1:
         (prefix,) = fitting
     if prefix not in fitting:
-        known = ", ".join(f"prefix={each!r}" for each in sorted(fitting))
+        known = listed((f"prefix={each!r}" for each in sorted(fitting)), 8)
         raise ValueError(
             f"{caller}: `prefix` must say where the one network is that is meant. "
             f"Received: prefix={prefix!r}. Fitting: {known}."
@@ -184,18 +185,13 @@ def find_torch_resnet(caller, source, prefix=None, ignore=()):
         else:
             unused[name] = below[-1].split(".")[0]
     if unused:
-        more = (*ignore, *sorted(set(unused.values())))
+        more = listed(map(repr, (*ignore, *sorted(set(unused.values())))), 16)
         raise ValueError(
             f"{caller}: the state dict must hold nothing that the encoder has no place "
-            f"for. Received: {len(unused)} arrays more, {_first_of(unused)}. To leave "
-            f"them out, say so: ignore={more!r}."
+            f"for. Received: {len(unused)} arrays more, {listed(unused)}. To leave "
+            f"them out, say so: ignore=[{more}]."
         )
     return TorchResNet(caller, prefix, state, tuple(left_out))
-
-
-def _first_of(names, number=4):
-    names = list(names)
-    return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
 
 
 def torch_layer(place):

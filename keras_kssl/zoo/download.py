@@ -162,7 +162,8 @@ def _receive(response, part, start):
         "modified": response.headers.get("Last-Modified"),
     }
     total = response.headers.get("Content-Length")
-    total = int(total) if total and total.isdigit() else None
+    is_number = total and total.isascii() and total.isdigit()
+    total = int(total) if is_number else None
     if response.status == 206 and start:
         first, total = _content_range(response.headers.get("Content-Range", ""))
         known = json.loads(_notes_of(part).read_text())
@@ -211,14 +212,14 @@ def _half_of(part):
     """Bytes that are there of the same file, and the headers that ask for the rest."""
     try:
         known = json.loads(_notes_of(part).read_text())
-        start = part.stat().st_size
-    except (OSError, ValueError):
+        start = part.lstat().st_size
+        etag, modified, total = (known[key] for key in ("etag", "modified", "total"))
+        # A weak tag does not stand for the same bytes.
+        is_strong = etag and not etag.startswith("W/")
+    except (AttributeError, LookupError, OSError, TypeError, ValueError):
         return 0, {}
-    etag = known.get("etag")
-    # A weak tag does not stand for the same bytes.
-    is_strong = etag and not etag.startswith("W/")
-    validator = etag if is_strong else known.get("modified")
-    if not start or not validator or start == known.get("total"):
+    validator = etag if is_strong else modified
+    if part.is_symlink() or not start or not validator or start == total:
         return 0, {}
     return start, {"Range": f"bytes={start}-", "If-Range": validator}
 
