@@ -187,7 +187,7 @@ def _read(path, name):
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever is wrong with the file
-        text = " ".join(str(error).split())[:300]
+        text = "".join(filter(str.isprintable, " ".join(str(error).split())))[:300]
         raise ValueError(
             f"zoo.load: `name` must be a file that Keras loads. Received: "
             f"name={name!r}, read from {path} ({text}). Where it was downloaded, "
