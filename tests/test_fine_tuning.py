@@ -12,11 +12,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
-def encoder_of(training=None):
+class InInference(layers.BatchNormalization):
+    """Uses its statistics in training too, and does not update them."""
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=False, mask=mask)
+
+
+def encoder_of(normalization=layers.BatchNormalization):
     """Convolution, statistics and dropout, which has an integer of its own."""
     images = keras.Input((5, 7, 3))
     x = layers.Conv2D(4, 3, use_bias=False)(images)
-    x = layers.BatchNormalization()(x, training=training)
+    x = normalization()(x)
     x = layers.Dropout(0.1, seed=0)(x)
     return keras.Model(images, layers.GlobalAveragePooling2D()(x))
 
@@ -57,7 +64,7 @@ def test_a_frozen_layer_is_told_by_name():
 
 
 def test_statistics_that_stay_are_told_apart_from_weights():
-    encoder = encoder_of(training=False)
+    encoder = encoder_of(InInference)
     with pytest.warns(UserWarning, match="2 of 5 .*moving_mean.*serve_training"):
         monitor = fit(encoder, FineTuningMonitor(encoder))
     assert monitor.kind == "statistics"
