@@ -52,12 +52,15 @@ def main(arguments=None):
         metrics=["accuracy"],
         jit_compile=keras.backend.backend() == "jax",
     )
-    # KerasHub takes pixels in [0, 255]; the preset's converter does the rest.
+    # KerasHub takes pixels in [0, 255]; the preset's converter does the rest. It does
+    # not shuffle arrays.
+    order = np.random.default_rng(0).permutation(len(labels[0]))
     classifier.fit(
-        images[0],
-        labels[0],
+        images[0][order],
+        labels[0][order],
         batch_size=options.batch_size,
         epochs=options.epochs,
+        shuffle=False,
         verbose=0,
         callbacks=[kssl.callbacks.FineTuningMonitor(backbone)],
     )
