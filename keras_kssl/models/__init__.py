@@ -1,5 +1,7 @@
 """Encoders, heads, and the self-supervised models that train them."""
 
+from keras_kssl.models.barlow_twins import BarlowTwins
+from keras_kssl.models.byol import BYOL
 from keras_kssl.models.heads import MLPHead
 from keras_kssl.models.resnet import (
     ResNet,
@@ -11,11 +13,17 @@ from keras_kssl.models.resnet import (
 )
 from keras_kssl.models.self_supervised import SelfSupervisedModel
 from keras_kssl.models.sfrik import SFRIK
+from keras_kssl.models.simclr import SimCLR
 from keras_kssl.models.ssl_hsic import SSLHSIC
+from keras_kssl.models.uniformity import AlignmentUniformity
+from keras_kssl.models.vicreg import VICReg
 
 __all__ = [
+    "BYOL",
     "SFRIK",
     "SSLHSIC",
+    "AlignmentUniformity",
+    "BarlowTwins",
     "MLPHead",
     "ResNet",
     "ResNet18",
@@ -24,4 +32,6 @@ __all__ = [
     "ResNet101",
     "ResNet152",
     "SelfSupervisedModel",
+    "SimCLR",
+    "VICReg",
 ]
