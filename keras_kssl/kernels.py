@@ -16,6 +16,18 @@ from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_number, check_rank, check_that
+from keras_kssl.profiles import legendre_coefficients
+
+__all__ = [
+    "Gaussian",
+    "InverseMultiquadric",
+    "Kernel",
+    "Linear",
+    "StationaryKernel",
+    "Zonal",
+    "legendre",
+    "legendre_coefficients",
+]
 
 _PACKAGE = "keras_kssl"
 
@@ -325,7 +337,8 @@ class Zonal(Kernel):
     semi-definite if and only if no b_l is negative.
 
     Args:
-        coefficients: b_1, b_2, ... b_L, non-negative, not all zero.
+        coefficients: b_1, b_2, ... b_L, non-negative, not all zero; those of other
+            rotation-invariant kernels are found by `legendre_coefficients`.
 
     >>> float(Zonal((1.0, 40.0))([[1.0, 0.0]], [[1.0, 0.0]])[0, 0])
     41.0

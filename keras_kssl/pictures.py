@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import threadpoolctl
 
+from keras_kssl import profiles
+
 _MAP_POINTS = 1000
 
 
@@ -66,6 +68,72 @@ def draw_grid(rows, titles, path):
             if j == 0:
                 axes.set_ylabel(title)
     return _write(figure, path)
+
+
+def draw_kernels(kernels, dim, path, degree=8):
+    """Draws rotation-invariant kernels: their profiles, and which degrees they hold.
+
+    Each kernel is drawn without its mean over the sphere and scaled to 1 at equal
+    embeddings, because neither matters to where a uniformity term is least: left over
+    the inner product, right the share of each degree in Σ b_l, on a scale of powers;
+    degrees with a share of 0 or less are left out.
+
+    Args:
+        kernels: dictionary from title to kernel: a name, a pair of a name and its
+            parameter, or a function of inner products, see
+            `kernels.legendre_coefficients`; or a sequence of coefficients b_1 ... b_L.
+        dim: dimension q of the embeddings, at least 2.
+        path: PNG file to write.
+        degree: highest degree that is drawn.
+
+    >>> import tempfile
+    >>> kernels = {"SFRIK": (1.0, 40.0, 40.0), "uniformity": ("gaussian", 2.5)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_kernels(kernels, dim=64, path=f"{folder}/kernels.png").name
+    'kernels.png'
+    """
+    figure = _figure(10.0, 4.2)
+    left, right = figure.subplots(1, 2)
+    inner_products = np.linspace(-1.0, 1.0, 401)
+    for position, (title, kernel) in enumerate(kernels.items()):
+        profile, coefficients = _profile_of(kernel, dim, degree)
+        values, top = profile(inner_products), profile(np.ones(1))[0]
+        style = {"color": _colour(2 * position), "label": title}
+        left.plot(
+            inner_products,
+            (values - coefficients[0]) / (top - coefficients[0]),
+            **style,
+        )
+        # A share of nothing has no place on a scale of powers.
+        shares = coefficients[1:] / (top - coefficients[0])
+        shares[shares <= 0] = np.nan
+        right.plot(range(1, len(coefficients)), shares, marker="o", **style)
+    left.set_xlabel("inner product t of two embeddings")
+    left.set_ylabel("kernel, without its mean, of its largest value")
+    right.set_yscale("log")
+    right.set_xlabel("degree l")
+    right.set_ylabel("share of b_l")
+    right.set_xticks(range(1, degree + 1))
+    right.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        _trim(axes)
+    figure.suptitle(f"Kernels on the unit sphere of dimension {dim}", fontsize=11)
+    return _write(figure, path)
+
+
+def _profile_of(kernel, dim, degree):
+    """A kernel's profile and its coefficients b_0 ... b_L."""
+    is_pair = isinstance(kernel, tuple | list) and isinstance(kernel[0], str)
+    if not (is_pair or isinstance(kernel, str) or callable(kernel)):
+        coefficients = np.array([0.0, *kernel])
+        return lambda t: profiles.legendre_sum(t, dim, coefficients), coefficients
+    name, parameter = kernel if is_pair else (kernel, None)
+    coefficients, errors = profiles.expansion(name, dim, degree, parameter)
+    coefficients[np.abs(coefficients) <= errors] = 0.0
+    if callable(kernel):
+        return kernel, coefficients
+    return profiles.profile_function(name, parameter), coefficients
 
 
 def draw_maps(panels, labels, path, class_names=None, seed=0):

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "keras_kssl"
 LAYERS = (
     ("_checks", "_memory", "_seeds", "_versions", "replicas"),
     ("_files", "progress"),
+    ("profiles",),
     ("kernels",),
     ("statistics", "augment.image_ops"),
     ("objectives", "optimizers", "augment", "checkpoints"),

@@ -24,7 +24,8 @@ class SFRIK(Objective):
         mmd_weight: μ. Default 1.
         coefficients: Legendre coefficients b_1 ... b_L of the kernel. Default
             (1, 40, 40); (1, 40) has no term of degree 3 and costs O(B q²) instead of
-            O(B² q) where q < B.
+            O(B² q) where q < B. `kernels.legendre_coefficients` has those of other
+            kernels, such as the Gaussian.
         weight_per_pair: what λ multiplies. False, as published: the squared error
             averaged over the batch and over the q coordinates, so that the same λ
             means less as q grows. True: the mean squared distance of pairs,
