@@ -18,14 +18,14 @@ from keras_kssl._checks import (
     message,
 )
 
-Method = Literal["ssl_hsic", "sfrik"]
+Method = Literal["ssl_hsic", "sfrik", "simclr", "vicreg", "auh", "barlow_twins", "byol"]
 Policy = Literal["byol", "vicreg", "simclr", "auh"]
 Encoder = Literal[
     "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
 ]
 
-# What each method's authors used; see the docstrings of the models. Learning rates are
-# per 256 images of the batch, for LARS.
+# What each method's authors used, for auh SFRIK's; see the docstrings of the models.
+# Learning rates are per 256 images of the batch, for LARS.
 _METHOD_DEFAULTS = {
     "ssl_hsic": {
         "augment": "byol",
@@ -41,12 +41,90 @@ _METHOD_DEFAULTS = {
         "average_decay": 0.0,
         "projector": (8192, 8192, 8192),
     },
+    "simclr": {
+        "augment": "simclr",
+        "base_learning_rate": 0.3,
+        "final_fraction": 0.0,
+        "average_decay": 0.0,
+        "projector": (2048, 128),
+        "temperature": 0.1,
+    },
+    "vicreg": {
+        "augment": "vicreg",
+        "base_learning_rate": 0.2,
+        "final_fraction": 0.001,
+        "average_decay": 0.0,
+        "projector": (8192, 8192, 8192),
+        "invariance_weight": 25.0,
+        "weight_per_pair": False,
+        "variance_weight": 25.0,
+        "covariance_weight": 1.0,
+    },
+    "auh": {
+        "augment": "vicreg",
+        "base_learning_rate": 1.0,
+        "final_fraction": 0.001,
+        "average_decay": 0.0,
+        "projector": (8192, 8192, 8192),
+        # 3000 for each of 8192 coordinates.
+        "invariance_weight": 3000.0 / 8192.0,
+    },
+    "barlow_twins": {
+        "augment": "vicreg",
+        "base_learning_rate": 0.2,
+        "final_fraction": 0.001,
+        "average_decay": 0.0,
+        "projector": (8192, 8192, 8192),
+        "redundancy_weight": 0.005,
+    },
+    "byol": {
+        "augment": "byol",
+        "base_learning_rate": 0.2,
+        "final_fraction": 0.0,
+        "average_decay": 0.0,
+        "projector": (4096, 256),
+    },
 }
+# Options that mean something to some methods alone.
+METHOD_OPTIONS = {
+    "ssl_hsic": (
+        "regularizer_weight",
+        "target",
+        "target_decay",
+        "normalize_output",
+        "estimator",
+        "num_features",
+        "kernel",
+        "kernel_scale",
+        "learn_scale",
+    ),
+    "sfrik": ("invariance_weight", "weight_per_pair", "coefficients"),
+    "simclr": ("temperature",),
+    "vicreg": ("invariance_weight", "variance_weight", "covariance_weight"),
+    "auh": ("invariance_weight", "weight_per_pair"),
+    "barlow_twins": ("redundancy_weight",),
+    "byol": ("target_decay",),
+}
+# Those that are refused elsewhere; the others stand in the recipes of all runs.
+_REFUSED_ELSEWHERE = (
+    "kernel",
+    "kernel_scale",
+    "learn_scale",
+    "temperature",
+    "variance_weight",
+    "covariance_weight",
+    "redundancy_weight",
+)
 # What serves runs better that are too short for a target network, an average over a
 # thousand steps and the largest crops' variety to pay, as measured in benchmarks/.
 _SHORT_RUN_DEFAULTS = {
     "ssl_hsic": {"average_decay": 0.99, "projector": (512, 128)},
     "sfrik": {"projector": (512, 512, 512)},
+    "simclr": {"projector": (512, 128)},
+    "vicreg": {"projector": (512, 512, 512)},
+    "auh": {"projector": (512, 512, 512)},
+    "barlow_twins": {"projector": (512, 512, 512)},
+    "byol": {"projector": (512, 128)},
 }
 _SHORT_RUN = 10_000
 _ADAM_LEARNING_RATE = 2e-3
@@ -86,7 +164,8 @@ class Recipe:
     """
 
     method: Method = "ssl_hsic"
-    """How to train: ssl_hsic (with target network) or sfrik."""
+    """How to train: ssl_hsic or sfrik, or, for comparison, simclr, vicreg, auh
+    (alignment and uniformity), barlow_twins or byol."""
     data: str | None = None
     """Images to train on, without need of labels: folder:DIR, files:LIST,
     npz:FILE.npz, tfds:NAME[:SPLIT], builtin:NAME[:SPLIT] or each:START:STOP:SOURCE."""
@@ -126,8 +205,8 @@ class Recipe:
     """Standard deviation per channel that it divides by, likewise."""
 
     augment: Policy | None = None
-    """Policy that makes two views of an image. Default: byol for ssl_hsic, vicreg for
-    sfrik."""
+    """Policy that makes two views of an image. Default: byol for ssl_hsic and byol,
+    simclr for simclr, vicreg for the others."""
     size: int | None = None
     """Side of the views in pixels. Default: the images' shorter side, at most 224, on
     CPUs 96."""
@@ -151,7 +230,8 @@ class Recipe:
     a base learning rate is given."""
     base_learning_rate: float | None = None
     """lars: learning rate for each 256 images of the batch, as the papers state it.
-    Default: the method's, 0.4 for ssl_hsic and 1.2 for sfrik."""
+    Default: the method's, 0.4 for ssl_hsic, 1.2 for sfrik, 0.3 for simclr, 1.0 for auh,
+    0.2 for the others."""
     learning_rate: float | None = None
     """Peak learning rate, used as it is. Default: the base learning rate times batch
     size / 256 for lars; 0.002 for adam."""
@@ -169,22 +249,41 @@ class Recipe:
     """ssl_hsic: whether there is a target network and a predictor. Default: in runs of
     10,000 steps and more."""
     target_decay: float = 0.99
-    """ssl_hsic: decay of the target network at the start; it rises to 1 by a cosine."""
+    """ssl_hsic, byol: decay of the target network at the start; it rises to 1 by a
+    cosine."""
     normalize_output: bool = True
     """ssl_hsic: batch normalisation of the heads' outputs."""
     estimator: Literal["auto", "gram", "random_features"] = "auto"
     """ssl_hsic: exact Gram matrix or random features; auto takes the cheaper."""
     num_features: int = 512
     """ssl_hsic: random features per draw."""
+    kernel: Literal["imq", "gaussian", "linear"] | None = None
+    """ssl_hsic: kernel between embeddings. Default: imq, the inverse multiquadric."""
+    kernel_scale: float | None = None
+    """ssl_hsic: scale of imq, at the start where it is learned, or bandwidth of
+    gaussian. Default: 1."""
+    learn_scale: bool | None = None
+    """ssl_hsic: whether the scale of imq is learned along the way. Default: yes."""
 
     invariance_weight: float | None = None
-    """sfrik: weight of the distance between views. Default: 1000 / batch size per pair,
-    which is the published 4000 per coordinate at 8192 coordinates and batch 2048."""
+    """sfrik, auh, vicreg: weight of the distance between views. Default for sfrik: 1000
+    / batch size per pair, which is the published 4000 per coordinate at 8192
+    coordinates and batch 2048; for auh 3000 / 8192 per pair; for vicreg 25."""
     weight_per_pair: bool | None = None
-    """sfrik: whether that weight is per pair instead of per coordinate. Default: per
-    pair only where the weight is left to its default."""
+    """sfrik, auh: whether that weight is per pair instead of per coordinate. Default:
+    per pair only where the weight is left to its default."""
     coefficients: tuple[float, ...] = (1.0, 40.0, 40.0)
-    """sfrik: Legendre coefficients of the kernel."""
+    """sfrik: Legendre coefficients of the kernel; keras_kssl.kernels has those of the
+    Gaussian and others by legendre_coefficients."""
+    temperature: float | None = None
+    """simclr: temperature of the softmax. Default: 0.1."""
+    variance_weight: float | None = None
+    """vicreg: weight of the hinge on standard deviations. Default: 25."""
+    covariance_weight: float | None = None
+    """vicreg: weight of the squared covariances. Default: 1."""
+    redundancy_weight: float | None = None
+    """barlow_twins: weight of the squared correlations of different coordinates.
+    Default: 0.005."""
 
     average_decay: float | None = None
     """Decay of the average of the encoder's weights that is evaluated and exported;
@@ -242,6 +341,8 @@ class Recipe:
             ("crop_min", 0.0, self.crop_max),
             ("base_learning_rate", 0.0, float("inf")),
             ("learning_rate", 0.0, float("inf")),
+            ("kernel_scale", 0.0, float("inf")),
+            ("temperature", 0.0, float("inf")),
         ):
             value = getattr(self, name)
             if value is not None:
@@ -256,6 +357,9 @@ class Recipe:
             ("regularizer_weight", float("inf")),
             ("target_decay", 1.0),
             ("invariance_weight", float("inf")),
+            ("variance_weight", float("inf")),
+            ("covariance_weight", float("inf")),
+            ("redundancy_weight", float("inf")),
             ("average_decay", 1.0),
         ):
             if getattr(self, name) is not None:
@@ -267,6 +371,7 @@ class Recipe:
             "below 1, with which an average never moves",
             self.average_decay,
         )
+        self._check_method()
         if self.projector is not None:
             rule = "one width or more, each at least 2"
             check_that(
@@ -285,12 +390,49 @@ class Recipe:
                 self.eval_test,
             )
 
+    def _check_method(self):
+        """Refuses options that mean nothing to the method, or to its kernel."""
+        for name in _REFUSED_ELSEWHERE:
+            value = getattr(self, name)
+            check_that(
+                value is None or name in METHOD_OPTIONS[self.method],
+                "recipe",
+                name,
+                f"left out for {self.method}",
+                value,
+            )
+        for name, is_right, rule in (
+            (
+                "kernel_scale",
+                self.kernel != "linear" or self.kernel_scale is None,
+                "left out for the linear kernel, which has none",
+            ),
+            (
+                "learn_scale",
+                self.kernel in (None, "imq") or not self.learn_scale,
+                "left out, or false, for kernels other than imq",
+            ),
+            (
+                "estimator",
+                self.kernel != "linear" or self.estimator != "random_features",
+                "'auto' or 'gram' for the linear kernel",
+            ),
+            (
+                "weight_per_pair",
+                self.method != "vicreg" or not self.weight_per_pair,
+                "left out, or false, for vicreg, all of whose terms are means over "
+                "coordinates",
+            ),
+        ):
+            check_that(is_right, "recipe", name, rule, getattr(self, name))
+
     def resolved(self, facts):
         """The same recipe with its defaults written out, for this data and machine.
 
         Left open are `mean` and `std` (the data's channels tell), `jit_compile` and
         `steps_per_execution` (backend and devices do), `base_learning_rate` (its work
-        is done by `learning_rate`) and what is optional.
+        is done by `learning_rate`), what is optional and what is refused for the
+        method.
         """
         machine = facts.has_accelerator
         batch_size = self.batch_size or _default_batch_size(facts.count)
@@ -301,8 +443,6 @@ class Recipe:
         large = "resnet50" if facts.count >= _MANY_IMAGES else "resnet18"
         base = self.base_learning_rate
         defaults = {
-            **_METHOD_DEFAULTS[self.method],
-            **(_SHORT_RUN_DEFAULTS[self.method] if is_short else {}),
             "batch_size": batch_size,
             "epochs": epochs,
             "warmup_epochs": min(10.0, epochs / 10),
@@ -314,6 +454,9 @@ class Recipe:
             "eval_every": self._judgement_interval(epochs),
             "invariance_weight": _SFRIK_PAIR_WEIGHT / batch_size,
             "weight_per_pair": self.invariance_weight is None,
+            **_METHOD_DEFAULTS[self.method],
+            **(_SHORT_RUN_DEFAULTS[self.method] if is_short else {}),
+            **(self._kernel_defaults() if self.method == "ssl_hsic" else {}),
         }
         usual = defaults.pop("base_learning_rate")
         scaled = (usual if base is None else base) * batch_size / 256
@@ -330,6 +473,11 @@ class Recipe:
             is_small = size < _AUTO_CIFAR_STEM_BELOW
             chosen["stem"] = "cifar" if is_small else "imagenet"
         return dataclasses.replace(self, **chosen)
+
+    def _kernel_defaults(self):
+        kernel = self.kernel or "imq"
+        defaults = {"kernel": kernel, "learn_scale": kernel == "imq"}
+        return defaults if kernel == "linear" else {**defaults, "kernel_scale": 1.0}
 
     def _judgement_interval(self, epochs):
         if self.eval_test is None or epochs < _FEWEST_JUDGED_EPOCHS:
@@ -445,6 +593,7 @@ def _clip(value, low, high):
 
 def quickstart(method, seed=0):
     """The recipe of `kssl quickstart`: minutes on two CPU cores."""
+    weights = {"invariance_weight": 8.0, "weight_per_pair": True}
     return Recipe(
         method=method,
         data="builtin:digits:train",
@@ -452,7 +601,7 @@ def quickstart(method, seed=0):
         eval_every=7,
         encoder="resnet10",
         width=0.25,
-        projector=(512, 128) if method == "ssl_hsic" else (512, 512, 512),
+        projector=_SHORT_RUN_DEFAULTS[method]["projector"],
         augment="auh",
         size=20,
         crop_min=0.2,
@@ -466,8 +615,7 @@ def quickstart(method, seed=0):
         # The root of HSIC(Z, Z) of a batch without structure grows like 1 / sqrt(n):
         # weighed as in batches of thousands it would drown the first term here.
         regularizer_weight=2.0,
-        invariance_weight=8.0,
-        weight_per_pair=True,
+        **(weights if method in ("ssl_hsic", "sfrik") else {}),
         average_decay=0.99,
         seed=seed,
     )

@@ -103,6 +103,7 @@ def test_every_kind_is_told_with_its_numbers_and_causes():
     [
         (objectives.HSIC(), "normalize_output"),
         (objectives.SFRIK(), "mmd_weight"),
+        (objectives.BYOL(), "target_decay"),
         (None, "weighs too little"),
     ],
 )
@@ -279,6 +280,7 @@ def test_wrong_argument_is_named_in_the_error(argument, value):
         (lambda: (objectives.HSIC(estimator="random_features"), 4), -1 / 3),
         (lambda: (objectives.SFRIK(), 2), 81.0),
         (lambda: (objectives.SFRIK(mmd_weight=2.0, coefficients=(1.0, 3.0)), 3), 8.0),
+        (lambda: (objectives.VICReg(variance_weight=10.0), 2), 9.9),
     ],
 )
 def test_objectives_know_their_value_for_equal_embeddings(make, expected):

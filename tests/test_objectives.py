@@ -21,7 +21,7 @@ precisions = pytest.mark.parametrize(
 )
 suffixes = {"float32": "f32", "float64": "f64"}
 
-# Objectives that see nothing of the embeddings but their inner products.
+# Objectives that see nothing of unit-length embeddings but their inner products.
 EXACT = {
     "hsic_gram": lambda: objectives.HSIC(estimator="gram"),
     "hsic_fixed_scale": lambda: objectives.HSIC(learn_scale=False, estimator="gram"),
@@ -31,7 +31,11 @@ EXACT = {
     "sfrik": objectives.SFRIK,
     "sfrik_moments": lambda: objectives.SFRIK(5.0, 2.0, coefficients=(1.0, 40.0)),
     "sfrik_per_pair": lambda: objectives.SFRIK(0.5, weight_per_pair=True),
+    "simclr": lambda: objectives.SimCLR(0.5),
+    "auh": objectives.AlignmentUniformity,
 }
+# Objectives of raw embeddings, coordinate by coordinate.
+RAW = {"vicreg": objectives.VICReg, "barlow_twins": objectives.BarlowTwins}
 ESTIMATED = {
     "hsic_random_features": lambda: objectives.HSIC(
         num_features=64, estimator="random_features", seed=3
@@ -40,8 +44,10 @@ ESTIMATED = {
         num_features=64, estimator="random_features", kernel=kernels.Gaussian(), seed=3
     ),
 }
-ALL = {**EXACT, **ESTIMATED}
+NORMALISING = {**EXACT, **ESTIMATED}
+ALL = {**NORMALISING, **RAW}
 exact = pytest.mark.parametrize("make", EXACT.values(), ids=EXACT)
+normalising = pytest.mark.parametrize("make", NORMALISING.values(), ids=NORMALISING)
 everything = pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 HSIC_CASES = ["hsic_B32_d16_V2_D64_c1", "hsic_B16_d256_V4_D512_c2"]
 SFRIK_CASES = ["sfrik_two_view_B32_q16", "sfrik_two_view_B64_q128"]
@@ -217,19 +223,173 @@ def test_small_crops_are_interchangeable_and_global_views_are(make):
     assert float(make()(mixed, num_global=2)) != pytest.approx(expected, rel=1e-5)
 
 
-@exact
+# Losses of equal embeddings, 8 of dimension 5, that depend on more than an objective
+# knows beforehand.
+OF_BATCH = {"simclr": np.log(15.0), "barlow_twins": 5.0}
+
+
+@pytest.mark.parametrize("name", [*EXACT, *RAW])
 @pytest.mark.parametrize("num_global", [1, 2, 4])
-def test_collapse_loss_is_the_loss_of_equal_embeddings(make, num_global):
+def test_collapse_loss_is_the_loss_of_equal_embeddings(name, num_global):
     views = [np.tile(np.arange(1.0, 6.0, dtype="float32"), (8, 1))] * 4
-    value = float(make()(views, num_global=num_global))
-    assert value == pytest.approx(make().collapse_loss(4), rel=1e-4, abs=1e-5)
+    value = float(ALL[name]()(views, num_global=num_global))
+    known = ALL[name]().collapse_loss(4)
+    assert (known is None) == (name in OF_BATCH)
+    expected = OF_BATCH.get(name, known)
+    assert value == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("num_global", [0, 4, 1.0, True])
 def test_wrong_number_of_global_views_is_named_in_the_error(num_global):
-    for objective in (objectives.HSIC(), objectives.SFRIK()):
+    for objective in (objectives.HSIC(), objectives.SFRIK(), objectives.VICReg()):
         with pytest.raises((ValueError, TypeError), match=r"`num_global` must be"):
             objective.terms(embeddings(3), num_global=num_global)
+
+
+BASELINES = {
+    "AUH": (
+        objectives.AlignmentUniformity(),
+        {"invariance": "repr_loss", "potential": "unif_loss"},
+    ),
+    "VICReg": (
+        objectives.VICReg(10.0, 10.0, 1.0),
+        {"invariance": "repr_loss", "variance": "std_loss", "covariance": "cov_loss"},
+    ),
+    "SimCLR": (objectives.SimCLR(0.15), {}),
+}
+
+
+@precisions
+@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("case", SFRIK_CASES)
+def test_baselines_equal_those_of_the_authors(golden, case, method, dtype, rtol):
+    arrays, suffix = golden(case), suffixes[dtype]
+    objective, names = BASELINES[method]
+    views = [arrays[name].astype(dtype) for name in ("x", "y")]
+    value, gradients = loss_and_gradients(objective, views)
+    np.testing.assert_allclose(value, arrays[f"{method}/loss_{suffix}"], rtol=rtol)
+    for view, gradient in zip("xy", gradients, strict=True):
+        recorded = arrays[f"{method}/grad_{view}_f64"]
+        scale = np.abs(recorded).max()
+        np.testing.assert_allclose(gradient, recorded, rtol=0, atol=rtol * scale)
+    terms = numbers(objective.terms(views))
+    for ours, theirs in names.items():
+        recorded = float(arrays[f"{method}/{theirs}_{suffix}"])
+        assert terms[ours] == pytest.approx(recorded, rel=rtol)
+
+
+@precisions
+@pytest.mark.parametrize("shape", [(9, 4), (5, 12)])
+def test_barlow_twins_equals_its_definition_and_the_slope_of_it(shape, dtype, rtol):
+    views = [v.astype(dtype) for v in embeddings(2, *shape)]
+
+    def definition(z_1, z_2):
+        units = [
+            (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5)
+            for z in (np.asarray(z_1, "float64"), np.asarray(z_2, "float64"))
+        ]
+        loss = 0.0
+        for j, k in itertools.product(range(shape[1]), repeat=2):
+            correlation = np.mean(units[0][:, j] * units[1][:, k])
+            loss += (1.0 - correlation) ** 2 if j == k else 0.1 * correlation**2
+        return loss
+
+    value, gradients = loss_and_gradients(objectives.BarlowTwins(0.1), views)
+    assert float(value) == pytest.approx(definition(*views), rel=rtol)
+    direction = np.random.default_rng(1).normal(size=(2, *shape))
+    h = 1e-6
+    ahead, behind = (
+        definition(*(v + sign * h * d for v, d in zip(views, direction, strict=True)))
+        for sign in (1, -1)
+    )
+    slope = sum(np.sum(g * d) for g, d in zip(gradients, direction, strict=True))
+    assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-4)
+
+
+@pytest.mark.parametrize("num_small", [0, 3])
+@pytest.mark.parametrize("half", [1, 2, 3])
+def test_byol_compares_each_prediction_with_the_targets_of_other_views(half, num_small):
+    if half + num_small < 2:
+        pytest.skip("one view has no other")
+    views = embeddings(2 * half + num_small, batch=5)
+    units = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in views]
+    predictions = units[:half] + units[2 * half :]
+    of_targets = []
+    for g in range(half):
+        # The projections come last one first.
+        target = units[2 * half - 1 - g]
+        distances = [
+            np.mean(2.0 - 2.0 * np.sum(p * target, axis=1))
+            for v, p in enumerate(predictions)
+            if v != g
+        ]
+        of_targets.append(np.mean(distances))
+    terms = numbers(objectives.BYOL().terms(views, num_global=2 * half))
+    assert terms["loss"] == pytest.approx(2.0 * np.mean(of_targets), rel=1e-5)
+    assert terms["invariance"] == pytest.approx(np.mean(of_targets), rel=1e-5)
+    if not num_small:
+        assert numbers(objectives.BYOL().terms(views)) == terms
+
+
+def test_byol_has_finite_gradients_and_no_loss_where_all_embeddings_coincide():
+    for value in (0.0, 1.0):
+        views = [np.full((6, 5), value, "float32")] * 4
+        loss, gradients = loss_and_gradients(objectives.BYOL(), views)
+        assert float(loss) == objectives.BYOL().collapse_loss(4) == 0.0
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("num_global", [2, 3, 1])
+def test_byol_refuses_embeddings_without_pairs(num_global):
+    argument = "embeddings" if num_global == 2 else "num_global"
+    with pytest.raises(ValueError, match=rf"BYOL: `{argument}` must be"):
+        views = embeddings(2 if num_global == 2 else 4)
+        objectives.BYOL().terms(views, num_global=num_global)
+
+
+# Terms that are means over pairs of views, and those of each view.
+OF_PAIRS = {
+    "sfrik": (objectives.SFRIK, ("invariance",), ("mmd",)),
+    "auh": (objectives.AlignmentUniformity, ("invariance",), ("potential",)),
+    "vicreg": (objectives.VICReg, ("invariance",), ("variance", "covariance")),
+    "simclr": (objectives.SimCLR, ("loss", "similarity", "contrast"), ()),
+    "barlow_twins": (
+        objectives.BarlowTwins,
+        ("loss", "invariance", "redundancy"),
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_PAIRS)
+def test_terms_of_pairs_go_from_global_views_to_all_others(name):
+    make, of_pairs, of_views = OF_PAIRS[name]
+    views = embeddings(5)
+    found = numbers(make().terms(views, num_global=2))
+    for term in of_pairs:
+        expected = np.mean(
+            [
+                np.mean(
+                    [
+                        numbers(make().terms([views[g], views[v]]))[term]
+                        for v in range(5)
+                        if v != g
+                    ]
+                )
+                for g in (0, 1)
+            ]
+        )
+        assert found[term] == pytest.approx(expected, rel=1e-5), term
+    if not of_views:
+        return
+    of_all = numbers(make(regularize_small=True).terms(views, num_global=2))
+    for term in of_views:
+        of_global = numbers(make().terms(views[:2]))[term]
+        assert found[term] == pytest.approx(of_global, rel=1e-5)
+        assert of_all[term] == pytest.approx(
+            numbers(make().terms(views))[term], rel=1e-5
+        )
+        assert of_all[term] != pytest.approx(of_global, rel=1e-4)
 
 
 def test_sfrik_by_default_has_the_published_weights(golden):
@@ -352,7 +512,7 @@ def test_loss_does_not_change_when_embeddings_are_rotated(make):
     assert float(make()(rotated)) == pytest.approx(float(make()(views)), rel=1e-4)
 
 
-@everything
+@normalising
 def test_loss_does_not_see_the_length_of_embeddings(make):
     views = embeddings()
     scales = np.random.default_rng(1).uniform(0.1, 9.0, size=(9, 1)).astype("float32")
@@ -599,6 +759,12 @@ def test_kernel_scale_is_a_constant_of_the_loss(estimator):
         objectives.SFRIK(
             7.0, 3.0, (0.0, 2.0), True, regularize_small=True, name="uniform"
         ),
+        objectives.SimCLR(0.7, name="simclr"),
+        objectives.VICReg(1.0, 2.0, 3.0, regularize_small=True, name="vicreg"),
+        objectives.AlignmentUniformity(
+            1.0, 2.0, 3.0, weight_per_pair=True, regularize_small=True, name="auh"
+        ),
+        objectives.BarlowTwins(0.7, name="barlow"),
     ],
     ids=lambda objective: objective.name,
 )
@@ -660,6 +826,12 @@ def test_views_stacked_in_one_array_are_refused():
                 estimator="random_features", kernel=kernels.Linear()
             ),
         ),
+        (ValueError, "temperature", lambda: objectives.SimCLR(0.0)),
+        (ValueError, "variance_weight", lambda: objectives.VICReg(1.0, -1.0)),
+        (ValueError, "covariance_weight", lambda: objectives.VICReg(1.0, 1.0, -1.0)),
+        (ValueError, "scale", lambda: objectives.AlignmentUniformity(scale=0.0)),
+        (TypeError, "uniformity_weight", lambda: objectives.AlignmentUniformity(1, "")),
+        (ValueError, "redundancy_weight", lambda: objectives.BarlowTwins(-1.0)),
         (ValueError, "invariance_weight", lambda: objectives.SFRIK(-1.0)),
         (ValueError, "mmd_weight", lambda: objectives.SFRIK(mmd_weight=np.nan)),
         (ValueError, "coefficients", lambda: objectives.SFRIK(coefficients=())),

@@ -7,7 +7,7 @@ import warnings
 import keras
 
 from keras_kssl._checks import check_integer, check_number
-from keras_kssl.objectives import HSIC, SFRIK
+from keras_kssl.objectives import BYOL, HSIC, SFRIK
 
 # Below this spread, or above this uniformity, all embeddings count as equal.
 _SMALLEST_SPREAD, _LARGEST_UNIFORMITY = 0.3, -0.3
@@ -47,6 +47,11 @@ _CAUSES = {
             "the uniformity term weighs too little (raise mmd_weight, or lower "
             "invariance_weight to a third)",
             _RATE,
+        ),
+        BYOL: (
+            "the target network follows too fast (raise target_decay)",
+            _RATE,
+            _VIEWS,
         ),
         None: (
             "what keeps images apart weighs too little (raise its weight)",

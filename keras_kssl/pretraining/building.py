@@ -5,6 +5,7 @@ import keras
 from keras_kssl import (
     augment,
     distribution,
+    kernels,
     models,
     objectives,
     optimizers,
@@ -13,6 +14,13 @@ from keras_kssl import (
 from keras_kssl._checks import check_that
 from keras_kssl._seeds import derived_seed
 
+_MODELS = {
+    "sfrik": models.SFRIK,
+    "simclr": models.SimCLR,
+    "vicreg": models.VICReg,
+    "auh": models.AlignmentUniformity,
+    "barlow_twins": models.BarlowTwins,
+}
 # Longest time between two looks at the progress of a TPU.
 _STEPS_ON_TPU = 50
 
@@ -27,19 +35,12 @@ def build_model(recipe, channels, steps_per_epoch):
         "average_decay": recipe.average_decay or None,
         "seed": derived_seed(recipe.seed, 1),
     }
-    if recipe.method == "ssl_hsic":
-        model = _ssl_hsic(recipe, encoder, total_steps, options)
+    options["objective"] = build_objective(recipe)
+    options["projector"] = _head(recipe, recipe.projector, 2, "projector")
+    if recipe.method in _MODELS:
+        model = _MODELS[recipe.method](encoder, **options)
     else:
-        model = models.SFRIK(
-            encoder,
-            objective=objectives.SFRIK(
-                recipe.invariance_weight,
-                coefficients=recipe.coefficients,
-                weight_per_pair=recipe.weight_per_pair,
-            ),
-            projector=_head(recipe, recipe.projector, 2, "projector"),
-            **options,
-        )
+        model = _with_target(recipe, encoder, total_steps, options)
     model.compile(
         _optimizer(recipe, total_steps),
         jit_compile=_jit_compile(recipe),
@@ -69,26 +70,58 @@ def build_policy(recipe):
     )
 
 
-def _ssl_hsic(recipe, encoder, total_steps, options):
-    predictor = None
-    if recipe.target:
-        # A predictor maps embeddings to embeddings through one hidden layer.
-        widths = (recipe.projector[0], recipe.projector[-1])
-        predictor = _head(recipe, widths, 3, "predictor")
-    return models.SSLHSIC(
-        encoder,
-        target=recipe.target,
-        objective=objectives.HSIC(
+def build_objective(recipe):
+    """The objective of a resolved recipe."""
+    method = recipe.method
+    if method == "ssl_hsic":
+        return objectives.HSIC(
             recipe.regularizer_weight,
             num_features=recipe.num_features,
             estimator=recipe.estimator,
+            kernel=_kernel(recipe),
+            learn_scale=recipe.learn_scale,
             seed=derived_seed(recipe.seed, 4),
-        ),
-        projector=_head(recipe, recipe.projector, 2, "projector"),
-        predictor=predictor,
-        target_decay=optimizers.TargetDecay(total_steps, recipe.target_decay),
-        **options,
-    )
+        )
+    if method == "sfrik":
+        return objectives.SFRIK(
+            recipe.invariance_weight,
+            coefficients=recipe.coefficients,
+            weight_per_pair=recipe.weight_per_pair,
+        )
+    if method == "auh":
+        return objectives.AlignmentUniformity(
+            recipe.invariance_weight, weight_per_pair=recipe.weight_per_pair
+        )
+    if method == "vicreg":
+        return objectives.VICReg(
+            recipe.invariance_weight, recipe.variance_weight, recipe.covariance_weight
+        )
+    if method == "simclr":
+        return objectives.SimCLR(recipe.temperature)
+    if method == "barlow_twins":
+        return objectives.BarlowTwins(recipe.redundancy_weight)
+    return objectives.BYOL()
+
+
+def _kernel(recipe):
+    if recipe.kernel == "linear":
+        return kernels.Linear()
+    if recipe.kernel == "gaussian":
+        return kernels.Gaussian(recipe.kernel_scale)
+    return kernels.InverseMultiquadric(recipe.kernel_scale)
+
+
+def _with_target(recipe, encoder, total_steps, options):
+    """The model of a method that has a target network, for ssl_hsic if it is wanted."""
+    has_target = recipe.method == "byol" or recipe.target
+    if has_target:
+        # A predictor maps embeddings to embeddings through one hidden layer.
+        widths = (recipe.projector[0], recipe.projector[-1])
+        options["predictor"] = _head(recipe, widths, 3, "predictor")
+    options["target_decay"] = optimizers.TargetDecay(total_steps, recipe.target_decay)
+    if recipe.method == "byol":
+        return models.BYOL(encoder, **options)
+    return models.SSLHSIC(encoder, target=recipe.target, **options)
 
 
 def _head(recipe, widths, key, name):

@@ -4,7 +4,15 @@ import datetime
 import json
 import math
 
-_METHODS = {"ssl_hsic": "SSL-HSIC", "sfrik": "SFRIK"}
+_METHODS = {
+    "ssl_hsic": "SSL-HSIC",
+    "sfrik": "SFRIK",
+    "simclr": "SimCLR",
+    "vicreg": "VICReg",
+    "auh": "Alignment and uniformity",
+    "barlow_twins": "Barlow Twins",
+    "byol": "BYOL",
+}
 _STAGES = {"raw_pixels": "raw pixels", "untrained": "before", "trained": "after"}
 # Endings of the names of scores that are no shares.
 _NO_SHARES = ("rms", "rel")
@@ -21,6 +29,14 @@ _METRICS = {
     "better.",
     "mmd": "Distance of the batch from the uniform law on the sphere. Lower is better; "
     "81 with the default kernel is total collapse.",
+    "similarity": "Cosine of two views of an image. Higher is better: 1 for equal.",
+    "contrast": "Similarity of embeddings to all others of the batch. Lower is better.",
+    "potential": "How evenly embeddings cover the sphere, as the loss weighs it. Lower "
+    "is better; near 0 is collapse.",
+    "variance": "How far standard deviations of coordinates are below 1. Lower is "
+    "better: near 1 is collapse.",
+    "covariance": "Squared covariances of different coordinates. Lower is better.",
+    "redundancy": "Squared correlations of different coordinates. Lower is better.",
     "alignment": "Mean squared distance between views of an image. Lower is better: 0 "
     "for equal views, 2 where nothing has been learned.",
     "uniformity": "How evenly embeddings cover the sphere. Lower is better; near 0 is "

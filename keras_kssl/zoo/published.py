@@ -99,6 +99,46 @@ _SFRIK_LIMITS = (
     "to its default, 1000 / batch size for each pair: --invariance-weight None "
     "--weight-per-pair None.",
 )
+_BASELINE_OPTIONS = {
+    "stem": "imagenet",
+    "crop_min": 0.08,
+    "crop_max": 1.0,
+    "flip": 0.5,
+    "batch_size": 2048,
+    "optimizer": "lars",
+    "final_fraction": 0.001,
+    "weight_decay": 1e-6,
+    "average_decay": 0.0,
+    "encoder": "resnet18",
+    "projector": (8192, 8192, 8192),
+    "epochs": 100,
+    "per_class": 260,
+    "augment": "vicreg",
+    "size": 224,
+}
+_IMAGENET20 = (
+    "ImageNet (ILSVRC 2012) as class folders (--data folder:DIR), of which "
+    "the first 260 files of each class are taken, in the order of their names. "
+    "TensorFlow Datasets keeps the images in another order, and so are other "
+    "images. For images without classes: --per-class None. The part that the "
+    "authors tune on: --test each:261:521:folder:DIR in kssl evaluate."
+)
+
+
+def _baseline(method, name, summary, source, **options):
+    """A method that SFRIK's authors trained beside theirs on a fifth of ImageNet."""
+    return Preset(
+        name=f"{method}_resnet18_imagenet20",
+        description=f"{name} as SFRIK's authors trained it for comparison, on a fifth "
+        f"of ImageNet: {summary}.",
+        recipe=Recipe(method=method, **_BASELINE_OPTIONS, **options),
+        data=_IMAGENET20,
+        licence=f"{_RECIPE_LICENCE} {_IMAGENET_LICENCE}",
+        source=(source, *_SFRIK),
+        **_RESNET18,
+        limits=(_NO_NUMBER, "The authors trained on 4 GPUs of 32 GB."),
+    )
+
 
 PUBLISHED = (
     Preset(
@@ -226,11 +266,7 @@ PUBLISHED = (
         recipe=Recipe(
             **_SFRIK_RESNET18_OPTIONS, per_class=260, augment="vicreg", size=224
         ),
-        data="ImageNet (ILSVRC 2012) as class folders (--data folder:DIR), of which "
-        "the first 260 files of each class are taken, in the order of their names. "
-        "TensorFlow Datasets keeps the images in another order, and so are other "
-        "images. For images without classes: --per-class None. The part that the "
-        "authors tune on: --test each:261:521:folder:DIR in kssl evaluate.",
+        data=_IMAGENET20,
         licence=f"{_RECIPE_LICENCE} {_IMAGENET_LICENCE}",
         source=_SFRIK,
         **_RESNET18,
@@ -252,5 +288,37 @@ PUBLISHED = (
         source=_SFRIK,
         **_RESNET18,
         limits=(_NO_NUMBER, "The authors trained on one GPU.", *_SFRIK_LIMITS),
+    ),
+    _baseline(
+        "simclr",
+        "SimCLR",
+        "ResNet-18, 100 epochs, temperature 0.15",
+        "Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning "
+        "of Visual Representations, ICML 2020, https://arxiv.org/abs/2002.05709",
+        base_learning_rate=0.8,
+        temperature=0.15,
+    ),
+    _baseline(
+        "vicreg",
+        "VICReg",
+        "ResNet-18, 100 epochs, weights 10, 10 and 1",
+        "Bardes, Ponce, LeCun: VICReg: Variance-Invariance-Covariance Regularization "
+        "for Self-Supervised Learning, ICLR 2022, https://arxiv.org/abs/2105.04906",
+        base_learning_rate=0.7,
+        invariance_weight=10.0,
+        weight_per_pair=False,
+        variance_weight=10.0,
+        covariance_weight=1.0,
+    ),
+    _baseline(
+        "auh",
+        "Alignment and uniformity",
+        "ResNet-18, 100 epochs, weights 3000 and 1, scale 2.5",
+        "Wang, Isola: Understanding Contrastive Representation Learning through "
+        "Alignment and Uniformity on the Hypersphere, ICML 2020, "
+        "https://arxiv.org/abs/2005.10242",
+        base_learning_rate=1.0,
+        invariance_weight=3000.0,
+        weight_per_pair=False,
     ),
 )

@@ -4,24 +4,12 @@ import dataclasses
 import math
 import shlex
 
-from keras_kssl.recipes import Recipe
+from keras_kssl.recipes import METHOD_OPTIONS, Recipe
 from keras_kssl.report.wording import duration, method_name, score_text, value_text
 from keras_kssl.zoo.card import AS_PUBLISHED, NO_WEIGHTS
 
 _BYTES_PER_NUMBER = 4
 _UNITS = ("bytes", "kB", "MB", "GB")
-# Options that mean something to one method alone.
-_OPTIONS_OF = {
-    "ssl_hsic": (
-        "regularizer_weight",
-        "target",
-        "target_decay",
-        "normalize_output",
-        "estimator",
-        "num_features",
-    ),
-    "sfrik": ("invariance_weight", "weight_per_pair", "coefficients"),
-}
 
 
 def markdown(preset):
@@ -145,12 +133,8 @@ def _numbers(preset):
 
 def _options(recipe):
     """Rows of the options that are settled and that the method knows."""
-    others = {
-        name
-        for method, names in _OPTIONS_OF.items()
-        if method != recipe.method
-        for name in names
-    }
+    others = {name for names in METHOD_OPTIONS.values() for name in names}
+    others -= set(METHOD_OPTIONS[recipe.method])
     for field in dataclasses.fields(Recipe):
         value = getattr(recipe, field.name)
         if value is not None and field.name not in others:
