@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_kssl import augment, models, optimizers
+from keras_kssl import augment, kernels, models, objectives, optimizers
 from keras_kssl.distribution import devices
 from keras_kssl.pretraining import building
 from keras_kssl.recipes import Facts, Recipe
@@ -132,6 +132,90 @@ def test_sfrik_has_the_objective_of_the_recipe(of):
     assert config_of(of["sfrik"].objective, *OF_SFRIK) == OF_SFRIK
     published = built("sfrik", weight_per_pair=False)
     assert published.objective.weight_per_pair is False
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "expected"),
+    [
+        ("simclr", {"temperature": 0.7}, objectives.SimCLR(0.7)),
+        ("simclr", {}, objectives.SimCLR()),
+        (
+            "vicreg",
+            {
+                "invariance_weight": 2.0,
+                "variance_weight": 3.0,
+                "covariance_weight": 4.0,
+            },
+            objectives.VICReg(2.0, 3.0, 4.0),
+        ),
+        ("vicreg", {}, objectives.VICReg()),
+        (
+            "auh",
+            {"invariance_weight": 5.0},
+            objectives.AlignmentUniformity(5.0),
+        ),
+        (
+            "auh",
+            {},
+            objectives.AlignmentUniformity(3000.0 / 8192.0, weight_per_pair=True),
+        ),
+        (
+            "barlow_twins",
+            {"redundancy_weight": 0.2},
+            objectives.BarlowTwins(0.2),
+        ),
+        ("barlow_twins", {}, objectives.BarlowTwins()),
+        ("byol", {}, objectives.BYOL()),
+    ],
+)
+def test_baselines_have_the_objective_of_the_recipe(method, options, expected):
+    recipe = Recipe(method=method, **options).resolved(FACTS)
+    found = building.build_objective(recipe)
+    assert type(found) is type(expected)
+    assert {**found.get_config(), "name": None} == {
+        **expected.get_config(),
+        "name": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "kernel"),
+    [
+        ({}, kernels.InverseMultiquadric(1.0)),
+        ({"kernel_scale": 0.3}, kernels.InverseMultiquadric(0.3)),
+        ({"kernel": "gaussian", "kernel_scale": 0.3}, kernels.Gaussian(0.3)),
+        ({"kernel": "linear"}, kernels.Linear()),
+    ],
+)
+def test_ssl_hsic_has_the_kernel_of_the_recipe(options, kernel):
+    recipe = Recipe(**options).resolved(FACTS)
+    objective = building.build_objective(recipe)
+    assert objective.kernel == kernel
+    assert objective.learn_scale is (recipe.kernel == "imq")
+    fixed = dataclasses.replace(recipe, learn_scale=False)
+    assert building.build_objective(fixed).learn_scale is False
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("simclr", models.SimCLR),
+        ("vicreg", models.VICReg),
+        ("auh", models.AlignmentUniformity),
+        ("barlow_twins", models.BarlowTwins),
+        ("byol", models.BYOL),
+    ],
+)
+def test_baselines_are_built_with_heads_of_their_own_kind(method, kind):
+    recipe = Recipe(method=method, **SHARED).resolved(FACTS)
+    model = building.build_model(recipe, 3, STEPS_PER_EPOCH)
+    assert type(model) is kind
+    assert not model.projector.normalize_output
+    assert model.projector.output_units == 6
+    if method == "byol":
+        assert not model.predictor.normalize_output
+        assert model.predictor.hidden_units == (12,)
+        assert float(model.target_decay(0)) == pytest.approx(0.99)
 
 
 def test_target_network_moves_ever_more_slowly(of):

@@ -342,8 +342,8 @@ def test_byol_has_finite_gradients_and_no_loss_where_all_embeddings_coincide():
 @pytest.mark.parametrize("num_global", [2, 3, 1])
 def test_byol_refuses_embeddings_without_pairs(num_global):
     argument = "embeddings" if num_global == 2 else "num_global"
+    views = embeddings(2 if num_global == 2 else 4)
     with pytest.raises(ValueError, match=rf"BYOL: `{argument}` must be"):
-        views = embeddings(2 if num_global == 2 else 4)
         objectives.BYOL().terms(views, num_global=num_global)
 
 

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from keras_kssl.recipes import Facts, Recipe, quickstart
+from keras_kssl.recipes import METHOD_OPTIONS, Facts, Recipe, quickstart
 
 pytestmark = pytest.mark.any_backend
 
 METHODS = ("ssl_hsic", "sfrik")
-every_method = pytest.mark.parametrize("method", METHODS)
+BASELINES = ("simclr", "vicreg", "auh", "barlow_twins", "byol")
+every_method = pytest.mark.parametrize("method", METHODS + BASELINES)
 # What stays None in a resolved recipe: it is optional, or the data's channels or the
 # backend tell.
 OPEN = {
@@ -26,6 +27,16 @@ OPEN = {
     "jit_compile",
     "steps_per_execution",
 }
+# Options that are refused for all methods but one.
+REFUSED = {
+    "kernel": ("ssl_hsic", "gaussian"),
+    "kernel_scale": ("ssl_hsic", 0.5),
+    "learn_scale": ("ssl_hsic", False),
+    "temperature": ("simclr", 0.5),
+    "variance_weight": ("vicreg", 2.0),
+    "covariance_weight": ("vicreg", 2.0),
+    "redundancy_weight": ("barlow_twins", 0.1),
+}
 # A hundred steps of 256 images in an epoch.
 CPU = Facts(count=25_600, shorter_side=80, has_accelerator=False)
 GPU = Facts(count=25_600, shorter_side=80, has_accelerator=True)
@@ -33,12 +44,87 @@ FEW_STEPS, MANY_STEPS = {"epochs": 99}, {"epochs": 100}
 every_machine = pytest.mark.parametrize("facts", [CPU, GPU], ids=["cpu", "gpu"])
 
 
+@pytest.mark.parametrize("option", REFUSED)
+def test_options_of_one_method_are_refused_for_the_others(option):
+    owner, value = REFUSED[option]
+    assert getattr(Recipe(method=owner, **{option: value}), option) == value
+    for method in set(METHODS + BASELINES) - {owner}:
+        assert option not in METHOD_OPTIONS[method]
+        rule = rf"recipe: `{option}` must be left out for {method}"
+        with pytest.raises(ValueError, match=rule):
+            Recipe(method=method, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "options"),
+    [
+        ("kernel_scale", {"kernel": "linear", "kernel_scale": 1.0}),
+        ("learn_scale", {"kernel": "gaussian", "learn_scale": True}),
+        ("learn_scale", {"kernel": "linear", "learn_scale": True}),
+        ("estimator", {"kernel": "linear", "estimator": "random_features"}),
+        ("kernel_scale", {"kernel_scale": 0.0}),
+        ("kernel", {"kernel": "zonal"}),
+        ("weight_per_pair", {"method": "vicreg", "weight_per_pair": True}),
+        ("temperature", {"method": "simclr", "temperature": 0.0}),
+        ("redundancy_weight", {"method": "barlow_twins", "redundancy_weight": -1.0}),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(option, options):
+    with pytest.raises(ValueError, match=f"recipe: `{option}` must be"):
+        Recipe(**options)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "scale", "learned"),
+    [
+        (None, 1.0, True),
+        ("imq", 1.0, True),
+        ("gaussian", 1.0, False),
+        ("linear", None, False),
+    ],
+)
+def test_scale_is_learned_for_the_inverse_multiquadric_alone(kernel, scale, learned):
+    recipe = Recipe(kernel=kernel).resolved(CPU)
+    assert recipe.kernel == (kernel or "imq")
+    assert (recipe.kernel_scale, recipe.learn_scale) == (scale, learned)
+    assert recipe.resolved(CPU) == recipe
+    fixed = Recipe(learn_scale=False, kernel_scale=0.5).resolved(CPU)
+    assert (fixed.kernel_scale, fixed.learn_scale) == (0.5, False)
+
+
+def test_baselines_have_their_authors_settings_in_runs_of_10_000_steps():
+    found = {
+        method: Recipe(method=method, **MANY_STEPS).resolved(CPU)
+        for method in BASELINES
+    }
+    names = ("augment", "learning_rate", "projector", "average_decay")
+    wide = (8192, 8192, 8192)
+    assert {
+        method: tuple(getattr(recipe, name) for name in names)
+        for method, recipe in found.items()
+    } == {
+        "simclr": ("simclr", 0.3, (2048, 128), 0.0),
+        "vicreg": ("vicreg", 0.2, wide, 0.0),
+        "auh": ("vicreg", 1.0, wide, 0.0),
+        "barlow_twins": ("vicreg", 0.2, wide, 0.0),
+        "byol": ("byol", 0.2, (4096, 256), 0.0),
+    }
+    assert found["simclr"].temperature == 0.1
+    assert found["barlow_twins"].redundancy_weight == 0.005
+    vicreg, auh = found["vicreg"], found["auh"]
+    weights = (vicreg.variance_weight, vicreg.covariance_weight)
+    assert (vicreg.invariance_weight, *weights) == (25.0, 25.0, 1.0)
+    assert vicreg.weight_per_pair is False
+    assert (auh.invariance_weight, auh.weight_per_pair) == (3000 / 8192, True)
+
+
 @every_machine
 @every_method
 def test_resolved_recipes_leave_nothing_to_the_method(method, facts):
     recipe = Recipe(method=method, data="builtin:digits").resolved(facts)
     left = {name for name, value in dataclasses.asdict(recipe).items() if value is None}
-    assert left == OPEN
+    others = {name for name, (owner, _) in REFUSED.items() if owner != method}
+    assert left == OPEN | others
     assert recipe.stem != "auto"
     assert recipe.resolved(facts) == recipe
 
@@ -252,7 +338,7 @@ def test_differences_are_what_was_asked_for_and_is_otherwise():
     }
 
 
-@every_method
+@pytest.mark.parametrize("method", METHODS)
 def test_quickstart_chooses_these_options_and_leaves_the_others(method):
     given = {
         field.name: getattr(quickstart(method, seed=5), field.name)

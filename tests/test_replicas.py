@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests import replica_runs
+from tests import replica_objectives, replica_runs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ON_JAX = keras.backend.backend() == "jax"
@@ -97,6 +97,32 @@ def test_replicas_equal_one_device(method, alone, together):
         if not error <= TOLERANCE:
             far[name] = error
     assert far == {}
+
+
+@pytest.fixture(scope="module")
+def objectives_found(tmp_path_factory):
+    path = tmp_path_factory.mktemp("objectives") / "found.npz"
+    command = [sys.executable, "-m", "tests.replica_objectives", str(path)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=600)
+    return dict(np.load(path))
+
+
+@pytest.mark.skipif(ON_JAX, reason="on JAX a batch that is shared out is one array")
+@pytest.mark.parametrize("dim", [replica_objectives.DIM, 2 * replica_objectives.BATCH])
+def test_objectives_on_replicas_are_those_of_the_global_batch(objectives_found, dim):
+    names = [key.split("/")[2] for key in objectives_found if key.endswith("/loss")]
+    assert len(set(names)) > 10
+    for name in names:
+        for what in ("loss", "gradient"):
+            alone, together = (
+                objectives_found[f"{dim}/{kind}/{name}/{what}"]
+                for kind in ("alone", "together")
+            )
+            scale = np.abs(alone).max()
+            np.testing.assert_allclose(
+                together, alone, rtol=0, atol=1e-5 * scale, err_msg=f"{name} {what}"
+            )
 
 
 @pytest.mark.skipif(ON_JAX, reason="lists the operations of TensorFlow's graph")
