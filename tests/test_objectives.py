@@ -306,11 +306,10 @@ def test_barlow_twins_equals_its_definition_and_the_slope_of_it(shape, dtype, rt
     assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-4)
 
 
-@pytest.mark.parametrize("num_small", [0, 3])
-@pytest.mark.parametrize("half", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("half", "num_small"), [(1, 1), (1, 3), (2, 0), (2, 3), (3, 0), (3, 3)]
+)
 def test_byol_compares_each_prediction_with_the_targets_of_other_views(half, num_small):
-    if half + num_small < 2:
-        pytest.skip("one view has no other")
     views = embeddings(2 * half + num_small, batch=5)
     units = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in views]
     predictions = units[:half] + units[2 * half :]

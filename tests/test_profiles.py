@@ -52,7 +52,12 @@ def projection(profile, dim, degree):
 
     def integral(function):
         return scipy.integrate.quad(
-            lambda a: function(np.cos(a)) * np.sin(a) ** (dim - 2), 0, np.pi, limit=400
+            lambda a: function(np.cos(a)) * np.sin(a) ** (dim - 2),
+            0.0,
+            np.pi,
+            limit=400,
+            epsabs=0.0,
+            epsrel=1e-9,
         )[0]
 
     square = integral(lambda t: polynomial(t, dim, degree) ** 2)
