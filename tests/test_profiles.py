@@ -51,14 +51,12 @@ def projection(profile, dim, degree):
     """b_l by adaptive quadrature over the angle between two vectors."""
 
     def integral(function):
-        return scipy.integrate.quad(
-            lambda a: function(np.cos(a)) * np.sin(a) ** (dim - 2),
-            0.0,
-            np.pi,
-            limit=400,
-            epsabs=0.0,
-            epsrel=1e-9,
-        )[0]
+        def integrand(a):
+            return function(np.cos(a)) * np.sin(a) ** (dim - 2)
+
+        size = np.abs(integrand(np.linspace(0.0, np.pi, 2001))).max()
+        options = {"limit": 400, "epsabs": 1e-11 * size, "epsrel": 1e-9}
+        return scipy.integrate.quad(integrand, 0.0, np.pi, **options)[0]
 
     square = integral(lambda t: polynomial(t, dim, degree) ** 2)
     return integral(lambda t: profile(t) * polynomial(t, dim, degree)) / square
