@@ -1,6 +1,7 @@
 """Augmentation: policies that make views of images, and the operations they use."""
 
 from keras_kssl.augment import image_ops
+from keras_kssl.augment.multi_crop import multi_crop_obow, multi_crop_swav
 from keras_kssl.augment.policies import (
     Policy,
     auh,
@@ -20,6 +21,8 @@ __all__ = [
     "center_crop",
     "crop_flip",
     "image_ops",
+    "multi_crop_obow",
+    "multi_crop_swav",
     "simclr",
     "vicreg",
 ]

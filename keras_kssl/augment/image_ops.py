@@ -105,6 +105,33 @@ def center_crop(images, size, fraction, interpolation="bicubic", antialias=True)
     return resample(images, *weights)
 
 
+def cut_square(images, top, left, size):
+    """Cuts a square out of each image, pixel by pixel.
+
+    Products with matrices of zeros and ones, at the cost of `crop_and_resize`: spatial
+    gathers run out of memory on TPUs.
+
+    Args:
+        images: (B, H, W, C).
+        top, left: (B,) integers; the square must lie inside the image.
+        size: side of the square in pixels.
+
+    Returns:
+        Array of shape (B, size, size, C).
+    """
+    _, height, width, _ = check_rank("cut_square", "images", images, 4, "(B, H, W, C)")
+    pixels = ops.arange(size, dtype="int32")[None, :, None]
+    rows, columns = (
+        ops.cast(
+            ops.reshape(start, (-1, 1, 1)) + pixels
+            == ops.arange(side, dtype="int32")[None, None],
+            "float32",
+        )
+        for start, side in ((top, height), (left, width))
+    )
+    return resample(images, rows, columns)
+
+
 def resampling_weights(start, length, size, source_size, interpolation, antialias):
     """Matrices that resample an interval of an axis to `size` points.
 

@@ -35,15 +35,17 @@ from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_that, message
+from keras_kssl.augment.boxes import by_use
+from keras_kssl.augment.patches import cut_patches
 from keras_kssl.augment.views import (
     CENTER_FRACTION,
     NEEDS_RGB,
-    NUMBERS,
     View,
     apply_view,
     change_view,
     draw_view,
     in_use,
+    numbers_of,
     to_float,
 )
 
@@ -59,7 +61,8 @@ class Policy:
     the policy says so once, by a warning.
 
     Args:
-        views: sequence of `View`, or of dictionaries of its arguments.
+        views: sequence of `View`, or of dictionaries of its arguments; small ones, if
+            any, come last.
     """
 
     def __init__(self, views):
@@ -72,13 +75,31 @@ class Policy:
         for view in views:
             if not isinstance(view, View):
                 raise TypeError(message("Policy", "views", rule, views))
+        smallness = [view.is_small for view in views]
+        check_that(
+            not smallness[0] and smallness == sorted(smallness),
+            "Policy",
+            "views",
+            "one that is not small or more, before all that are",
+            views,
+        )
         self.views = views
         self._warned = set()
 
     @property
     def num_views(self):
-        """Number of views."""
-        return len(self.views)
+        """Views made of each image, of which one `View` with patches makes several."""
+        return sum(view.num_views for view in self.views)
+
+    @property
+    def num_global_views(self):
+        """Those that are not small: the first of them."""
+        return sum(view.num_views for view in self.views if not view.is_small)
+
+    @property
+    def sizes(self):
+        """Side of each of the views made, in pixels."""
+        return tuple(v.made_size for v in self.views for _ in range(v.num_views))
 
     @property
     def num_global_views(self):
@@ -88,24 +109,26 @@ class Policy:
     @property
     def size(self):
         """Side of the first view in pixels."""
-        return self.views[0].size
+        return self.sizes[0]
 
     def __call__(self, images, seed):
         """Draws and applies.
 
         Args:
             images: (B, H, W, C), uint8 in 0 ... 255 or floats in [0, 1]; or a list or
-                tuple of such arrays, one for each view, which are cut and resized
-                already, as `data.load` does with images of many sizes.
+                tuple of such arrays, one for each of `views`, which are cut and
+                resized already, as `data.load` does with images of many sizes.
             seed: `keras.random.SeedGenerator`, which advances, or an integer.
 
         Returns:
-            List of float32 arrays (B, size, size, C) with values in [0, 1].
+            List of float32 arrays (B, size, size, C) with values in [0, 1], one for
+            each view that is made, of the side that `sizes` says.
         """
         are_cut = isinstance(images, list | tuple)
         if are_cut:
-            rule = f"one array for each of {self.num_views} views"
-            check_that(len(images) == self.num_views, "Policy", "images", rule, images)
+            count = len(self.views)
+            rule = f"one array for each of {count} views"
+            check_that(len(images) == count, "Policy", "images", rule, images)
             images = [to_float(view) for view in images]
         else:
             images = to_float(images)
@@ -117,8 +140,9 @@ class Policy:
         if not are_cut:
             return self.apply(images, parameters)
         return [
-            change_view(view, cut, drawn)
+            made
             for view, cut, drawn in zip(self.views, images, parameters, strict=True)
+            for made in cut_patches(view, change_view(view, cut, drawn), drawn)
         ]
 
     def draw(self, batch_size, height, width, channels, seed):
@@ -134,11 +158,12 @@ class Policy:
             seed: `keras.random.SeedGenerator`, which advances, or an integer.
 
         Returns:
-            List with a dictionary per view. Every array has B as leading axis: `boxes`
-            (B, 4) top, left, height, width in pixels; `flip`, `grayscale`, `solarize`
-            (B,) booleans; `order` (B, 4), the jitter operations (0 brightness,
-            1 contrast, 2 saturation, 3 hue) from first to last; `brightness`,
-            `contrast`, `saturation`, `hue`, `blur_sigma` (B,).
+            List with a dictionary for each of `views`. Every array has B as leading
+            axis: `boxes` (B, 4) top, left, height, width in pixels; `flip`,
+            `grayscale`, `solarize` (B,) booleans; `order` (B, 4), the jitter
+            operations (0 brightness, 1 contrast, 2 saturation, 3 hue) from first to
+            last; `brightness`, `contrast`, `saturation`, `hue`, `blur_sigma` (B,);
+            `patches` (B, count, 2), top and left in pixels of the view.
         """
         if not isinstance(seed, keras.random.SeedGenerator):
             seed = check_integer("Policy", "seed", seed)
@@ -150,13 +175,14 @@ class Policy:
                 f"{channels} channels are not RGB.",
                 stacklevel=2,
             )
+        counts = numbers_of(self.views)
         numbers = keras.random.uniform(
-            (batch_size, self.num_views, sum(NUMBERS.values())),
+            (batch_size, len(self.views), sum(counts.values())),
             dtype="float32",
             seed=seed,
         )
         return [
-            draw_view(view, numbers[:, i], height, width, channels)
+            draw_view(view, by_use(counts, numbers[:, i]), height, width, channels)
             for i, view in enumerate(self.views)
         ]
 
@@ -168,19 +194,20 @@ class Policy:
             parameters: list as from `draw`.
 
         Returns:
-            List of float32 arrays (B, size, size, C) with values in [0, 1].
+            List as from a call of the policy.
         """
         images = to_float(images)
         check_that(
-            len(parameters) == self.num_views,
+            len(parameters) == len(self.views),
             "Policy.apply",
             "parameters",
-            f"a list of {self.num_views} dictionaries, one per view",
+            f"a list of {len(self.views)} dictionaries, one per view",
             [sorted(view) for view in parameters],
         )
         return [
-            apply_view(view, images, drawn)
+            made
             for view, drawn in zip(self.views, parameters, strict=True)
+            for made in cut_patches(view, apply_view(view, images, drawn), drawn)
         ]
 
     def left_out(self, channels):

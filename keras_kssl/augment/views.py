@@ -16,12 +16,15 @@ from keras_kssl._checks import (
     message,
 )
 from keras_kssl.augment import image_ops
-from keras_kssl.augment.boxes import BOX_NUMBERS, by_use, draw_boxes
+from keras_kssl.augment.boxes import BOX_NUMBERS, draw_boxes
+from keras_kssl.augment.patches import PATCH_NUMBERS, check_patches, draw_patches
 
 NEEDS_RGB = ("saturation", "hue", "grayscale")
 # The centre that evaluation looks at: 224 of 256 pixels, as published.
 CENTER_FRACTION = 224 / 256
 JITTER = ("brightness", "contrast", "saturation", "hue")
+# The settings of how a view's colours change, and how its details do.
+COLORS = ("style", "jitter", *JITTER, "grayscale", "blur", "blur_sigma", "solarize")
 # Uniform numbers that one view of one image takes, by use.
 NUMBERS = {
     **BOX_NUMBERS,
@@ -60,6 +63,11 @@ class View:
         center_fraction: `None`, or the side of the central square over the image's
             shorter side: the view is then that square, resized, and nothing is random
             about its place.
+        patches: `None`, or (count, side, jitter): the view, made and changed as a
+            whole, is cut into `count` patches, which are views of their own; see
+            `augment.patches`.
+        is_small: whether objectives compare the view with those that are not small
+            alone, as multi-crop methods do with small crops.
     """
 
     size: int
@@ -79,6 +87,8 @@ class View:
     blur_sigma: tuple = (0.1, 2.0)
     solarize: float = 0.0
     center_fraction: float | None = None
+    patches: tuple | None = None
+    is_small: bool = False
 
     def __post_init__(self):
         check_integer("View", "size", self.size, minimum=1)
@@ -104,6 +114,18 @@ class View:
                 "above 0 and at most 1, or None",
                 self.center_fraction,
             )
+        if self.patches is not None:
+            object.__setattr__(self, "patches", check_patches(self.size, self.patches))
+
+    @property
+    def num_views(self):
+        """Views that these settings make of an image: one, or the patches."""
+        return 1 if self.patches is None else self.patches[0]
+
+    @property
+    def made_size(self):
+        """Side in pixels of what they make: of the view, or of its patches."""
+        return self.size if self.patches is None else self.patches[1]
 
     def _check_range(self, name, maximum):
         value = getattr(self, name)
@@ -116,9 +138,14 @@ class View:
         object.__setattr__(self, name, (low, high))
 
 
-def draw_view(view, numbers, height, width, channels):
-    """Turns uniform numbers in [0, 1), (B, 33), into the parameters of one view."""
-    drawn = by_use(NUMBERS, numbers)
+def numbers_of(views):
+    """How many uniform numbers each of the views of an image takes, by use."""
+    has_patches = any(view.patches is not None for view in views)
+    return {**NUMBERS, **(PATCH_NUMBERS if has_patches else {})}
+
+
+def draw_view(view, drawn, height, width, channels):
+    """Turns uniform numbers in [0, 1), by use, into the parameters of one view."""
     parameters = {}
     if view.center_fraction is None:
         parameters["boxes"] = draw_boxes(view, drawn, height, width, ops)
@@ -138,11 +165,13 @@ def draw_view(view, numbers, height, width, channels):
         low, high = view.blur_sigma
         sigma = low + (high - low) * drawn["sigma"]
         parameters["blur_sigma"] = ops.where(drawn["blur"] < view.blur, sigma, 0.0)
+    if view.patches is not None:
+        parameters["patches"] = draw_patches(view, drawn)
     return parameters
 
 
 def apply_view(view, images, parameters):
-    """Makes one view of float images; what `parameters` lack is left out."""
+    """Makes one view of float images, whole; what `parameters` lack is left out."""
     return change_view(view, cut_view(view, images, parameters), parameters)
 
 

@@ -78,7 +78,7 @@ class Batches(keras.utils.PyDataset):
 
     A batch is a tuple (images,) or (images, labels): images (batch_size, H, W, C) in
     the dtype of the source, uint8 in 0 ... 255 or float32 in [0, 1], or a tuple of such
-    arrays, one for each view; labels int32 as in the source.
+    arrays, one for each of the policy's `views`; labels int32 as in the source.
 
     Args:
         source: a source such as `ArraySource`.
@@ -288,7 +288,7 @@ class Batches(keras.utils.PyDataset):
 
     def _views(self, step, indices, rows):
         self._check_policy()
-        shape = (len(indices), self.policy.num_views, cutting.NUMBERS_PER_VIEW)
+        shape = (len(indices), len(self.policy.views), cutting.NUMBERS_PER_VIEW)
         bits = _bits((self.seed, step, 1)).random_raw(np.prod(shape))
         # The upper 53 bits, as many as a double holds.
         numbers = (bits >> np.uint64(11)).reshape(shape) * 2.0**-53
