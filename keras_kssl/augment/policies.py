@@ -102,11 +102,6 @@ class Policy:
         return tuple(v.made_size for v in self.views for _ in range(v.num_views))
 
     @property
-    def num_global_views(self):
-        """How many views, from the first, are global, that is, no small crops."""
-        return self.num_views
-
-    @property
     def size(self):
         """Side of the first view in pixels."""
         return self.sizes[0]
