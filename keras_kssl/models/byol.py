@@ -14,8 +14,9 @@ class BYOL(TargetNetworkModel):
 
     Args:
         encoder: a Keras model from images to feature maps or vectors.
-        augment, average_decay, probe_classes, name: see `SelfSupervisedModel`.
-            `average_decay` is `None` by default: the published method evaluates the
+        augment, average_decay, probe_classes, micro_batches, name: see
+            `SelfSupervisedModel`. `average_decay` is `None` by default: the published
+            method evaluates the
             parameters themselves.
         objective: default `objectives.BYOL()`.
         projector: default `MLPHead((4096,), 256)`.
@@ -43,6 +44,7 @@ class BYOL(TargetNetworkModel):
         average_decay=None,
         probe_classes=None,
         seed=None,
+        micro_batches=1,
         name=None,
     ):
         if objective is None:
@@ -61,5 +63,6 @@ class BYOL(TargetNetworkModel):
             average_decay=average_decay,
             probe_classes=probe_classes,
             seed=seed,
+            micro_batches=micro_batches,
             name=name,
         )

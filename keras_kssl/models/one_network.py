@@ -10,8 +10,9 @@ class OneNetworkModel(SelfSupervisedModel):
 
     Args:
         encoder: a Keras model from images to feature maps or vectors.
-        augment, average_decay, probe_classes, name: see `SelfSupervisedModel`.
-            `average_decay` is `None` by default: the published methods evaluate the
+        augment, average_decay, probe_classes, micro_batches, name: see
+            `SelfSupervisedModel`. `average_decay` is `None` by default: the published
+            methods evaluate the
             parameters themselves.
         objective, projector: default those of the class.
         seed: integer seed of augmentation and projector.
@@ -26,6 +27,7 @@ class OneNetworkModel(SelfSupervisedModel):
         average_decay=None,
         probe_classes=None,
         seed=None,
+        micro_batches=1,
         name=None,
     ):
         super().__init__(
@@ -36,6 +38,7 @@ class OneNetworkModel(SelfSupervisedModel):
             average_decay=average_decay,
             probe_classes=probe_classes,
             seed=seed,
+            micro_batches=micro_batches,
             name=name,
         )
 

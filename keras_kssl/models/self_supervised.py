@@ -10,6 +10,7 @@ from keras_kssl.models.fitting import FitsBatches
 from keras_kssl.models.gradients import GradientNorm
 from keras_kssl.models.layers import normalize_by_global_batch
 from keras_kssl.models.metrics import EffectiveRank
+from keras_kssl.models.parts import embed_in_parts
 from keras_kssl.statistics import alignment, spread, uniformity, unit_rows
 
 # Rows of a batch, from so many to twice as many, on which uniformity, quadratic in
@@ -25,6 +26,11 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
     to the views already, as `data.load` gives them; or, without `augment`, tuples of
     views. Labels, if there are any, train the online probe only. Called on images,
     and in `predict`, the model returns the encoder's features.
+
+    Each view goes through encoder and projector on its own, and batch normalisation
+    sees one view at a time. With a policy that has small views, those of one size go
+    together, and batch normalisation sees them as one batch: both are what the
+    published programs do, for two views and for multi-crop.
 
     Metrics: `loss`, the terms of the objective, `alignment`, `uniformity`, `spread` and
     `effective_rank` of the embeddings, in training `gradient_norm`, the norm of the
@@ -44,6 +50,14 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
             the labels that come with the images and never changes the encoder; labels
             below 0 do not count. `None` (default) for no probe.
         seed: integer seed of the augmentation; `None` draws one.
+        micro_batches: parts that a batch goes through encoder and heads in, one after
+            another, to save memory; a divisor of the images that a device has of a
+            batch. The objective still sees the whole batch, and the gradient is that
+            of the whole, but for batch normalisation, whose statistics are those of
+            each part. Costs one more forward pass. Default 1.
+
+    References:
+        micro_batches: Gao et al., arXiv 2101.06983 (gradient caching).
     """
 
     def __init__(
@@ -55,6 +69,7 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
         average_decay=0.999,
         probe_classes=None,
         seed=None,
+        micro_batches=1,
         name=None,
     ):
         # Half precision starts inside the layers: under a policy of its own the model
@@ -77,6 +92,7 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
         self.average_decay = average_decay
         self.probe_classes = probe_classes
         self.seed = seed
+        self.micro_batches = check_integer(caller, "micro_batches", micro_batches, 1)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.pool = keras.layers.GlobalAveragePooling2D(dtype="float32")
         names = [*objective.term_names, "alignment", "uniformity", "spread"]
@@ -155,13 +171,29 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
         if not training:
             return self.features(images)
         self.settle_averages()
-        outputs = self.embed(self.views(images), training=True)
+        views = self.views(images)
+        if self.micro_batches == 1:
+            outputs = self.embed(views, training=True)
+        else:
+            outputs = embed_in_parts(self, views, self.micro_batches)
         self.steps.assign(self.steps + 1)
         return outputs
 
     def compile(self, optimizer="rmsprop", *args, auto_scale_loss=True, **options):
-        """`keras.Model.compile`; scales the loss for half-precision layers."""
+        """`keras.Model.compile`; scales the loss for half-precision layers.
+
+        Optimizers that accumulate the gradients of several batches are refused.
+        """
         optimizer = keras.optimizers.get(optimizer)
+        check_that(
+            optimizer.gradient_accumulation_steps is None,
+            type(self).__name__,
+            "gradient_accumulation_steps",
+            "None: the objective compares all images of a batch with each other, so "
+            "that the mean gradient of small batches is not that of a large one",
+            optimizer.gradient_accumulation_steps,
+            "The model's `micro_batches` saves as much memory and is exact.",
+        )
         scaled = keras.optimizers.LossScaleOptimizer
         if auto_scale_loss and self._scales_loss and not isinstance(optimizer, scaled):
             optimizer = scaled(optimizer, name="loss_scale_optimizer")
@@ -194,9 +226,29 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
 
     def embed(self, views, training):
         """Embeddings that the objective sees and the features of the first view."""
-        features = [self._encode(self.encoder, view, training) for view in views]
-        embeddings = [self.projector(f, training=training) for f in features]
-        return {"embeddings": embeddings, "features": features[0]}
+
+        def embed_view(view):
+            features = self._encode(self.encoder, view, training)
+            return features, self.embed_features(features, training)
+
+        features, embeddings = zip(*self.each_view(embed_view, views), strict=True)
+        return {"embeddings": list(embeddings), "features": features[0]}
+
+    def embed_features(self, features, training):
+        """Online embeddings of features."""
+        return self.projector(features, training=training)
+
+    def each_view(self, function, views):
+        """What a function gives for each view; together for those of one size, see the
+        class, where there are small ones."""
+        if self.num_global_views in (None, self.augment.num_views):
+            return [function(view) for view in views]
+        return of_equal_sizes(function, views)
+
+    @property
+    def embedding_layers(self):
+        """Layers that `embed` runs."""
+        return [self.encoder, self.projector]
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -350,6 +402,15 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
             )
         _, height, width, channels = shape
         if self.augment is not None:
+            check_that(
+                len(set(self.augment.sizes)) == 1
+                or getattr(self.encoder, "input_shape", (None,) * 4)[1] is None,
+                type(self).__name__,
+                "encoder",
+                "a model for images of any size, as views of several sizes need it",
+                self.encoder,
+                "Build it with keras.Input((None, None, channels)).",
+            )
             height = width = self.augment.size
         return (None, height, width, channels)
 
@@ -362,6 +423,7 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
             "average_decay": self.average_decay,
             "probe_classes": self.probe_classes,
             "seed": self.seed,
+            "micro_batches": self.micro_batches,
             "name": self.name,
         }
 
@@ -390,6 +452,31 @@ def _stride(rows):
     ):
         stride *= 2
     return stride
+
+
+def of_equal_sizes(function, views):
+    """Results of a function of images, called once for all views of one size.
+
+    Args:
+        function: of images (k B, H, W, C) to a tuple of arrays (k B, ...).
+        views: list of arrays (B, H, W, C).
+
+    Returns:
+        List with a tuple of arrays (B, ...) for each view.
+    """
+    results = {}
+    for size in dict.fromkeys(tuple(view.shape[1:]) for view in views):
+        places = [i for i, view in enumerate(views) if tuple(view.shape[1:]) == size]
+        # All views of an image side by side: a batch that is shared out over devices
+        # stays where it is.
+        joined = ops.stack([views[i] for i in places], axis=1)
+        found = function(ops.reshape(joined, (-1, *size)))
+        apart = [
+            ops.reshape(array, (-1, len(places), *array.shape[1:])) for array in found
+        ]
+        for k, i in enumerate(places):
+            results[i] = tuple(array[:, k] for array in apart)
+    return [results[i] for i in range(len(views))]
 
 
 def output_shape(layer, input_shape):

@@ -20,7 +20,8 @@ class SSLHSIC(TargetNetworkModel):
     Args:
         encoder: a Keras model from images to feature maps or vectors.
         target: whether there is a target network (and a predictor). Default True.
-        augment, average_decay, probe_classes, name: see `SelfSupervisedModel`.
+        augment, average_decay, probe_classes, micro_batches, name: see
+            `SelfSupervisedModel`.
         objective: default `objectives.HSIC(seed=seed)`.
         projector: default `MLPHead((4096,), 256, normalize_output=True)`.
         predictor: the same by default; `None` without a target network.
@@ -50,6 +51,7 @@ class SSLHSIC(TargetNetworkModel):
         average_decay=0.999,
         probe_classes=None,
         seed=None,
+        micro_batches=1,
         name=None,
     ):
         check_that(
@@ -79,6 +81,7 @@ class SSLHSIC(TargetNetworkModel):
             average_decay=average_decay,
             probe_classes=probe_classes,
             seed=seed,
+            micro_batches=micro_batches,
             name=name,
         )
         self.target = target

@@ -75,16 +75,32 @@ class TargetNetworkModel(SelfSupervisedModel):
         outputs = super().embed(views, training)
         if self.predictor is None:
             return outputs
-        projections = outputs["embeddings"]
-        predictions = [self.predictor(p, training=training) for p in projections]
+        predictions = outputs["embeddings"]
         num_global = self.num_global_views or len(views)
-        targets = [self._target_projection(v, training) for v in views[:num_global]]
+
+        def project(view):
+            return (self._target_projection(view, training),)
+
+        targets = [z for (z,) in self.each_view(project, views[:num_global])]
         embeddings = [
             *predictions[:num_global],
             *targets[::-1],
             *predictions[num_global:],
         ]
         return {**outputs, "embeddings": embeddings}
+
+    def embed_features(self, features, training):
+        projections = super().embed_features(features, training)
+        if self.predictor is None:
+            return projections
+        return self.predictor(projections, training=training)
+
+    @property
+    def embedding_layers(self):
+        layers = super().embedding_layers
+        if self.predictor is None:
+            return layers
+        return [*layers, self.predictor, self.target_encoder, self.target_projector]
 
     def update_averages(self, step, pending):
         super().update_averages(step, pending)
