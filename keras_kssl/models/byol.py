@@ -16,8 +16,7 @@ class BYOL(TargetNetworkModel):
         encoder: a Keras model from images to feature maps or vectors.
         augment, average_decay, probe_classes, micro_batches, name: see
             `SelfSupervisedModel`. `average_decay` is `None` by default: the published
-            method evaluates the
-            parameters themselves.
+            method evaluates the parameters themselves.
         objective: default `objectives.BYOL()`.
         projector: default `MLPHead((4096,), 256)`.
         predictor: the same by default.

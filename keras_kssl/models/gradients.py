@@ -13,8 +13,7 @@ class GradientNorm(keras.metrics.Metric):
     The gradient is that of the loss without loss scaling and, on replicas, the one of
     the global batch, for which nothing more is exchanged. A step that loss scaling
     skips does not count. Where the optimizer clips gradients, TensorFlow gives the norm
-    of what is left, JAX that before; where it accumulates those of several steps, JAX
-    counts each of them, TensorFlow their mean.
+    of what is left, JAX that before.
 
     `watch` comes before the first step is compiled, and `update_state()` in each step
     after the optimizer. Cost: one pass over the gradients.

@@ -12,8 +12,7 @@ class OneNetworkModel(SelfSupervisedModel):
         encoder: a Keras model from images to feature maps or vectors.
         augment, average_decay, probe_classes, micro_batches, name: see
             `SelfSupervisedModel`. `average_decay` is `None` by default: the published
-            methods evaluate the
-            parameters themselves.
+            methods evaluate the parameters themselves.
         objective, projector: default those of the class.
         seed: integer seed of augmentation and projector.
     """

@@ -185,13 +185,14 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
         Optimizers that accumulate the gradients of several batches are refused.
         """
         optimizer = keras.optimizers.get(optimizer)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
         check_that(
-            optimizer.gradient_accumulation_steps is None,
+            inner.gradient_accumulation_steps is None,
             type(self).__name__,
             "gradient_accumulation_steps",
             "None: the objective compares all images of a batch with each other, so "
             "that the mean gradient of small batches is not that of a large one",
-            optimizer.gradient_accumulation_steps,
+            inner.gradient_accumulation_steps,
             "The model's `micro_batches` saves as much memory and is exact.",
         )
         scaled = keras.optimizers.LossScaleOptimizer
@@ -241,7 +242,8 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
     def each_view(self, function, views):
         """What a function gives for each view; together for those of one size, see the
         class, where there are small ones."""
-        if self.num_global_views in (None, self.augment.num_views):
+        policy = self.augment
+        if policy is None or policy.num_global_views == policy.num_views:
             return [function(view) for view in views]
         return of_equal_sizes(function, views)
 
