@@ -19,7 +19,7 @@ from keras_kssl._checks import (
 )
 
 Method = Literal["ssl_hsic", "sfrik", "simclr", "vicreg", "auh", "barlow_twins", "byol"]
-Policy = Literal["byol", "vicreg", "simclr", "auh"]
+Policy = Literal["byol", "vicreg", "simclr", "auh", "swav", "obow"]
 Encoder = Literal[
     "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
 ]
@@ -97,11 +97,22 @@ METHOD_OPTIONS = {
         "kernel",
         "kernel_scale",
         "learn_scale",
+        "regularize_small",
     ),
-    "sfrik": ("invariance_weight", "weight_per_pair", "coefficients"),
+    "sfrik": (
+        "invariance_weight",
+        "weight_per_pair",
+        "coefficients",
+        "regularize_small",
+    ),
     "simclr": ("temperature",),
-    "vicreg": ("invariance_weight", "variance_weight", "covariance_weight"),
-    "auh": ("invariance_weight", "weight_per_pair"),
+    "vicreg": (
+        "invariance_weight",
+        "variance_weight",
+        "covariance_weight",
+        "regularize_small",
+    ),
+    "auh": ("invariance_weight", "weight_per_pair", "regularize_small"),
     "barlow_twins": ("redundancy_weight",),
     "byol": ("target_decay",),
 }
@@ -127,6 +138,8 @@ _SHORT_RUN_DEFAULTS = {
     "byol": {"projector": (512, 128)},
 }
 _SHORT_RUN = 10_000
+# Policies with small crops, and the areas of their larger ones as published.
+_MULTI_CROP = {"swav": (0.14, 1.0), "obow": (0.08, 0.6)}
 _ADAM_LEARNING_RATE = 2e-3
 # SFRIK's published weight per pair, 4000 / 8192 at a batch of 2048, times that batch:
 # the diagonal of its kernel matrix weighs 1 / batch, and the weight goes with it.
@@ -205,16 +218,18 @@ class Recipe:
     """Standard deviation per channel that it divides by, likewise."""
 
     augment: Policy | None = None
-    """Policy that makes two views of an image. Default: byol for ssl_hsic and byol,
-    simclr for simclr, vicreg for the others."""
+    """Policy that makes views of an image: two of one size, or, by swav and obow, eight
+    of several. Default: byol for ssl_hsic and byol, simclr for simclr, vicreg for the
+    others."""
     size: int | None = None
-    """Side of the views in pixels. Default: the images' shorter side, at most 224, on
-    CPUs 96."""
+    """Side of the views in pixels, of the largest where there are several sizes.
+    Default: the images' shorter side, at most 224, on CPUs 96."""
     crop_min: float | None = None
-    """Smallest crop, as a share of the image's area. Default: 0.08, and 0.2 for runs of
-    fewer than 10,000 steps."""
-    crop_max: float = 1.0
-    """Largest crop, likewise."""
+    """Smallest crop, as a share of the image's area; of swav's two large views, and
+    obow's two crops. Default: 0.08, and 0.2 for runs of fewer than 10,000 steps; 0.14
+    for swav, 0.08 for obow."""
+    crop_max: float | None = None
+    """Largest crop, likewise. Default: 1; 0.6 for obow."""
     flip: float = 0.5
     """Probability of mirroring left and right; 0 where a mirror image means something
     else, as in writing."""
@@ -225,6 +240,10 @@ class Recipe:
     batch_size: int | None = None
     """Images per step; the objectives compare all images of a batch. Default: 256, or
     the power of two that makes four steps of an epoch."""
+    micro_batches: int = 1
+    """Parts that a batch goes through the networks in, one after another, to save
+    memory at the cost of one more forward pass. The gradient is that of the whole batch
+    but for batch normalisation, whose statistics are those of each part."""
     optimizer: Literal["lars", "adam"] | None = None
     """Default: lars as in the papers; adam for runs of fewer than 10,000 steps, unless
     a base learning rate is given."""
@@ -285,6 +304,10 @@ class Recipe:
     """barlow_twins: weight of the squared correlations of different coordinates.
     Default: 0.005."""
 
+    regularize_small: bool = False
+    """ssl_hsic, sfrik, vicreg, auh with swav or obow: whether what spreads the
+    embeddings out is measured on all views; otherwise on the large ones."""
+
     average_decay: float | None = None
     """Decay of the average of the encoder's weights that is evaluated and exported;
     0 for the weights themselves."""
@@ -317,13 +340,14 @@ class Recipe:
             ("per_class", 1),
             ("size", 1),
             ("epochs", 1),
+            ("micro_batches", 1),
             ("steps_per_execution", 1),
             ("num_features", 1),
             ("eval_every", 0),
             ("seed", 0),
         ):
             value = getattr(self, name)
-            if value is not None or name in ("num_features", "seed"):
+            if value is not None or name in ("num_features", "seed", "micro_batches"):
                 check_integer("recipe", name, value, minimum=minimum)
         if self.batch_size is not None:
             check_integer("recipe", "batch_size", self.batch_size)
@@ -338,7 +362,7 @@ class Recipe:
         for name, minimum, maximum in (
             ("width", 0.0, float("inf")),
             ("crop_max", 0.0, 1.0),
-            ("crop_min", 0.0, self.crop_max),
+            ("crop_min", 0.0, self.crop_max or 1.0),
             ("base_learning_rate", 0.0, float("inf")),
             ("learning_rate", 0.0, float("inf")),
             ("kernel_scale", 0.0, float("inf")),
@@ -364,6 +388,20 @@ class Recipe:
         ):
             if getattr(self, name) is not None:
                 check_number("recipe", name, getattr(self, name), 0.0, maximum)
+        for rule, is_right in (
+            (
+                "left out without small crops, which "
+                + " and ".join(_MULTI_CROP)
+                + " make",
+                self.augment in _MULTI_CROP,
+            ),
+            (
+                f"left out for {self.method}",
+                "regularize_small" in METHOD_OPTIONS[self.method],
+            ),
+        ):
+            value = self.regularize_small
+            check_that(is_right or not value, "recipe", "regularize_small", rule, value)
         check_that(
             self.average_decay != 1.0,
             "recipe",
@@ -440,6 +478,20 @@ class Recipe:
         epochs = self.epochs or _clip(round(_STEPS[machine] / steps), *_EPOCHS[machine])
         is_short = epochs * steps < _SHORT_RUN
         size = self.size or min(facts.shorter_side, _LARGEST_SIZE[machine])
+        rule = f"a divisor of the batch size, {batch_size}, with two images or more in "
+        check_that(
+            batch_size % self.micro_batches == 0
+            and batch_size >= 2 * self.micro_batches,
+            "recipe",
+            "micro_batches",
+            rule + "a part",
+            self.micro_batches,
+        )
+        augment = self.augment or _METHOD_DEFAULTS[self.method]["augment"]
+        crop_min, crop_max = published_crops(augment)
+        if is_short and augment not in _MULTI_CROP:
+            crop_min = 0.2
+        crop_max = self.crop_max or crop_max
         large = "resnet50" if facts.count >= _MANY_IMAGES else "resnet18"
         base = self.base_learning_rate
         defaults = {
@@ -449,7 +501,8 @@ class Recipe:
             "size": size,
             "encoder": large if machine else "resnet10",
             "optimizer": "adam" if is_short and base is None else "lars",
-            "crop_min": min(0.2 if is_short else 0.08, self.crop_max),
+            "crop_min": min(crop_min, crop_max),
+            "crop_max": crop_max,
             "target": not is_short,
             "eval_every": self._judgement_interval(epochs),
             "invariance_weight": _SFRIK_PAIR_WEIGHT / batch_size,
@@ -535,6 +588,11 @@ class Recipe:
                 f"recipe: {str(path)!r} must be text in UTF-8. Received: {error}."
             ) from None
         return cls.from_json(text)
+
+
+def published_crops(policy):
+    """Smallest and largest crop of a policy, as shares of the image's area."""
+    return _MULTI_CROP.get(policy, (0.08, 1.0))
 
 
 def check_kind(name, value, annotation):

@@ -19,10 +19,11 @@ class Preview:
     """Policy that makes the views."""
     size: int = 96
     """Side of the views in pixels."""
-    crop_min: float = 0.08
-    """Smallest crop, as a share of the image's area."""
-    crop_max: float = 1.0
-    """Largest crop, likewise."""
+    crop_min: float | None = None
+    """Smallest crop, as a share of the image's area. Default: as published, 0.08 for
+    most policies."""
+    crop_max: float | None = None
+    """Largest crop, likewise. Default: 1 for most."""
     flip: float = 0.5
     """Probability of mirroring left and right."""
     images: int = 8
@@ -33,11 +34,13 @@ class Preview:
     """PNG file to write."""
 
     def run(self):
+        crop_min, crop_max = recipes.published_crops(self.augment)
+        crop_max = self.crop_max or crop_max
         recipe = recipes.Recipe(
             augment=self.augment,
             size=self.size,
-            crop_min=self.crop_min,
-            crop_max=self.crop_max,
+            crop_min=self.crop_min or min(crop_min, crop_max),
+            crop_max=crop_max,
             flip=self.flip,
         )
         from keras_kssl import data, preview

@@ -14,6 +14,14 @@ from keras_kssl import (
 from keras_kssl._checks import check_that
 from keras_kssl._seeds import derived_seed
 
+_POLICIES = {
+    "byol": augment.byol,
+    "vicreg": augment.vicreg,
+    "simclr": augment.simclr,
+    "auh": augment.auh,
+    "swav": augment.multi_crop_swav,
+    "obow": augment.multi_crop_obow,
+}
 _MODELS = {
     "sfrik": models.SFRIK,
     "simclr": models.SimCLR,
@@ -29,9 +37,12 @@ def build_model(recipe, channels, steps_per_epoch):
     """The compiled model of a resolved recipe."""
     total_steps = recipe.epochs * steps_per_epoch
     encoder = build_encoder(recipe, channels)
-    encoder.check_image_size(recipe.size, recipe.size)
+    policy = build_policy(recipe)
+    smallest = min(policy.sizes)
+    encoder.check_image_size(smallest, smallest)
     options = {
-        "augment": build_policy(recipe),
+        "augment": policy,
+        "micro_batches": recipe.micro_batches,
         "average_decay": recipe.average_decay or None,
         "seed": derived_seed(recipe.seed, 1),
     }
@@ -65,7 +76,7 @@ def build_encoder(recipe, channels):
 
 def build_policy(recipe):
     """The augmentation policy of a resolved recipe."""
-    return getattr(augment, recipe.augment)(
+    return _POLICIES[recipe.augment](
         recipe.size, crop_scale=(recipe.crop_min, recipe.crop_max), flip=recipe.flip
     )
 
@@ -78,6 +89,7 @@ def build_objective(recipe):
             recipe.regularizer_weight,
             num_features=recipe.num_features,
             estimator=recipe.estimator,
+            regularize_small=recipe.regularize_small,
             kernel=_kernel(recipe),
             learn_scale=recipe.learn_scale,
             seed=derived_seed(recipe.seed, 4),
@@ -87,14 +99,20 @@ def build_objective(recipe):
             recipe.invariance_weight,
             coefficients=recipe.coefficients,
             weight_per_pair=recipe.weight_per_pair,
+            regularize_small=recipe.regularize_small,
         )
     if method == "auh":
         return objectives.AlignmentUniformity(
-            recipe.invariance_weight, weight_per_pair=recipe.weight_per_pair
+            recipe.invariance_weight,
+            weight_per_pair=recipe.weight_per_pair,
+            regularize_small=recipe.regularize_small,
         )
     if method == "vicreg":
         return objectives.VICReg(
-            recipe.invariance_weight, recipe.variance_weight, recipe.covariance_weight
+            recipe.invariance_weight,
+            recipe.variance_weight,
+            recipe.covariance_weight,
+            regularize_small=recipe.regularize_small,
         )
     if method == "simclr":
         return objectives.SimCLR(recipe.temperature)
