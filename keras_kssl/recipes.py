@@ -150,6 +150,8 @@ _STEPS = {False: 3_000, True: 50_000}
 _EPOCHS = {False: (5, 100), True: (10, 800)}
 _LARGEST_SIZE = {False: 96, True: 224}
 _AUTO_CIFAR_STEM_BELOW = 64
+# From here on their smallest crops have the 32 pixels that the other stem needs.
+_AUTO_CIFAR_STEM_BELOW_WITH_SMALL_CROPS = 75
 _MANY_IMAGES = 100_000
 # Judgements in a run, each of which costs a pass over the labelled images.
 _JUDGEMENTS = 10
@@ -204,7 +206,7 @@ class Recipe:
     """Factor on all channel counts of the encoder."""
     stem: Literal["auto", "imagenet", "cifar"] = "auto"
     """First layers: imagenet (shrinks by 4), cifar (keeps the size, for small images);
-    auto takes cifar for views below 64 pixels."""
+    auto takes cifar for views below 64 pixels, 75 with small crops."""
     padding: Literal["symmetric", "same"] = "symmetric"
     """How strided convolutions pad: symmetric as in PyTorch and in its weights, same as
     in TensorFlow and in the authors' program of ssl_hsic."""
@@ -523,7 +525,11 @@ class Recipe:
             if getattr(self, name) is None
         }
         if self.stem == "auto":
-            is_small = size < _AUTO_CIFAR_STEM_BELOW
+            is_small = size < (
+                _AUTO_CIFAR_STEM_BELOW_WITH_SMALL_CROPS
+                if augment in _MULTI_CROP
+                else _AUTO_CIFAR_STEM_BELOW
+            )
             chosen["stem"] = "cifar" if is_small else "imagenet"
         return dataclasses.replace(self, **chosen)
 
