@@ -1,6 +1,6 @@
-"""Five steps of every method on some devices; what comes of them, in a file.
+"""Five steps of some methods on some devices; what comes of them, in a file.
 
-python -m tests.replica_runs KIND COUNT FILE [WORKER PORT...]
+python -m tests.replica_runs KIND COUNT FILE GROUP [WORKER PORT...]
 
 KIND is "mirrored", "multi_worker", "jax" or "jax_workers", or "one" with the backend of
 the environment. Devices are parts of one CPU.
@@ -19,6 +19,26 @@ METHODS = {
     "sfrik_2": {"coefficients": (1.0, 40.0)},
     "sfrik_3": {"coefficients": (1.0, 40.0, 40.0)},
 }
+
+# Eight views of several sizes, and batches in parts.
+SMALL_CROPS = {
+    "hsic_obow_parts": {
+        "estimator": "random_features",
+        "target": True,
+        "augment": "multi_crop_obow",
+        "micro_batches": 2,
+    },
+    "sfrik_swav_parts": {
+        "coefficients": (1.0, 40.0, 40.0),
+        "augment": "multi_crop_swav",
+        "micro_batches": 2,
+    },
+    "sfrik_swav": {
+        "coefficients": (1.0, 40.0, 40.0),
+        "augment": "multi_crop_swav",
+    },
+}
+GROUPS = {"methods": METHODS, "small_crops": SMALL_CROPS}
 
 
 def devices(kind, count, worker=0, ports=()):
@@ -72,15 +92,17 @@ def model_of(name):
     import keras_kssl as kssl
 
     keras.utils.set_random_seed(0)
-    options = dict(METHODS[name])
+    options = dict({**METHODS, **SMALL_CROPS}[name])
     encoder = tiny_encoder()
-    augment = kssl.augment.byol(size=12)
+    policy = options.pop("augment", "byol")
+    augment = getattr(kssl.augment, policy)(12 if policy == "byol" else 24)
     normalize = name.startswith("hsic")
     heads = [
         kssl.models.MLPHead((32,), 16, normalize_output=normalize, seed=seed)
         for seed in (2, 3)
     ]
     shared = {"augment": augment, "projector": heads[0], "seed": 4}
+    shared["micro_batches"] = options.pop("micro_batches", 1)
     if name.startswith("sfrik"):
         objective = kssl.objectives.SFRIK(2.0, weight_per_pair=True, **options)
         model = kssl.models.SFRIK(encoder, objective=objective, **shared)
@@ -128,12 +150,12 @@ def train(name, distribution):
     return found
 
 
-def main(kind, count, path, worker="0", *ports):
+def main(kind, count, path, group, worker="0", *ports):
     distribution = devices(kind, int(count), int(worker), ports)
     import numpy as np
 
     found = {}
-    for name in METHODS:
+    for name in GROUPS[group]:
         found |= train(name, distribution)
     if distribution.is_chief:
         np.savez(path, **found)

@@ -27,7 +27,6 @@ def make_encoder(norm="layer", dropout=0.0):
         x = layers.LayerNormalization()(x)
     else:
         x = layers.BatchNormalization(momentum=0.9, name="norm")(x)
-        x.name = norm
     x = layers.Activation("relu")(x)
     if dropout:
         x = layers.Dropout(dropout, seed=3)(x)

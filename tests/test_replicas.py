@@ -49,13 +49,14 @@ def free_ports(count):
     return ports
 
 
-def run(path, kind, count, workers):
+def run(path, kind, count, workers, group="methods"):
     """Results of one layout of devices, made once in a test run."""
     if path.is_file():
         return dict(np.load(path))
     ports = [str(port) for port in free_ports(workers)] if workers > 1 else []
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "tests.replica_runs", kind, str(count), str(path)]
+    command.append(group)
     processes = [
         subprocess.Popen(
             [*command, str(worker), *ports],
@@ -88,6 +89,22 @@ def together(request, tmp_path_factory):
 @pytest.mark.parametrize("method", replica_runs.METHODS)
 def test_replicas_equal_one_device(method, alone, together):
     """After 5 steps with augmentation: relative to each array's largest number."""
+    assert_equal_runs(method, alone, together)
+
+
+@slow
+def test_replicas_equal_one_device_with_small_crops_and_micro_batches(tmp_path):
+    alone = run(tmp_path / "one.npz", "one", 1, 1, "small_crops")
+    for kind, count, workers in (
+        layout for layout in LAYOUTS if isinstance(layout, tuple)
+    ):
+        path = tmp_path / f"{kind}_{count}.npz"
+        together = run(path, kind, count, workers, "small_crops")
+        for method in replica_runs.SMALL_CROPS:
+            assert_equal_runs(method, alone, together)
+
+
+def assert_equal_runs(method, alone, together):
     names = [name for name in alone if name.startswith(f"{method}/")]
     assert len(names) > 30
     far = {}
