@@ -16,7 +16,7 @@ PACKAGE = ROOT / "keras_kssl"
 # stands behind it in EXTRA.
 LAYERS = (
     ("_checks", "_memory", "_seeds", "_versions", "replicas"),
-    ("_files", "progress"),
+    ("_files", "progress", "micro_batches"),
     ("profiles",),
     ("kernels",),
     ("statistics", "augment.image_ops"),
@@ -32,7 +32,14 @@ LAYERS = (
 )
 EXTRA = {"evaluation": ("data",)}
 ONLY = {"recipes": ("_checks",)}
-TENSORFLOW_ALLOWED = ("replicas", "data", "distribution", "export", "pretraining")
+TENSORFLOW_ALLOWED = (
+    "replicas",
+    "micro_batches",
+    "data",
+    "distribution",
+    "export",
+    "pretraining",
+)
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {
