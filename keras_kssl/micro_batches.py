@@ -13,7 +13,7 @@ from keras import ops
 from keras_kssl import replicas
 
 
-def map_parts(function, parameters, state, batch, count, num_outputs):
+def map_parts(function, parameters, state, batch, count, widths):
     """Outputs of a function of a batch, part by part, and the state after the last.
 
     Part i has the rows i, i + count, i + 2 count, ...: on N replicas or devices, each
@@ -21,35 +21,48 @@ def map_parts(function, parameters, state, batch, count, num_outputs):
 
     Args:
         function: of `(parameters, state, part)`, lists of arrays, to
-            `(outputs, state)`, lists too, the outputs in float32 with a row for each
-            row of the part; without side effects.
+            `(outputs, state)`, lists too, the outputs float32 (b, width) for a part of
+            b rows; without side effects.
         parameters: arrays, by which outputs are differentiated.
         state: arrays that each part takes from the one before, such as running
             statistics; not differentiated.
-        batch: arrays (B, ...); not differentiated.
+        batch: arrays (B, ...), B known; not differentiated.
         count: number of parts, a divisor of B.
-        num_outputs: number of outputs.
+        widths: of the outputs.
 
     Returns:
         `(outputs, state)`, rows in the order of the batch.
+
+    >>> def function(parameters, state, part):
+    ...     return [parameters[0] * part[0]], [state[0] + 1.0]
+    >>> rows = ops.reshape(ops.arange(4.0), (4, 1))
+    >>> (found,), (last,) = map_parts(function, [2.0], [0.0], [rows], 2, [1])
+    >>> [float(x) for x in found[:, 0]], float(last)
+    ([0.0, 2.0, 4.0, 6.0], 2.0)
     """
+    rows = batch[0].shape[0] // count
     batch = [
-        ops.reshape(ops.stop_gradient(array), (-1, count, *array.shape[1:]))
+        ops.reshape(ops.stop_gradient(array), (rows, count, *array.shape[1:]))
         for array in batch
     ]
-    run = _by_jax if keras.backend.backend() == "jax" else _by_tensorflow
-    found = run(function, list(parameters), list(state), batch, count, num_outputs)
-    outputs = [_in_order(array) for array in found[:num_outputs]]
-    return outputs, list(found[num_outputs:])
+    parameters, state = (
+        [ops.convert_to_tensor(array) for array in arrays]
+        for arrays in (parameters, state)
+    )
+    if keras.backend.backend() == "jax":
+        outputs, state = _by_jax(function, parameters, state, batch, count)
+    else:
+        shapes = [(rows, width) for width in widths]
+        found = _by_tensorflow(function, parameters, state, batch, count, shapes)
+        outputs, state = found[: len(widths)], found[len(widths) :]
+    outputs = [
+        ops.reshape(ops.moveaxis(array, 0, 1), (rows * count, width))
+        for array, width in zip(outputs, widths, strict=True)
+    ]
+    return outputs, list(state)
 
 
-def _in_order(array):
-    """(B, ...) from the rows of all parts, (count, B / count, ...)."""
-    return ops.reshape(ops.moveaxis(array, 0, 1), (-1, *array.shape[2:]))
-
-
-def _by_jax(function, parameters, state, batch, count, num_outputs):
-    del num_outputs
+def _by_jax(function, parameters, state, batch, count):
     import jax
 
     def step(state, i):
@@ -58,10 +71,10 @@ def _by_jax(function, parameters, state, batch, count, num_outputs):
         return jax.lax.stop_gradient(state), outputs
 
     state, outputs = jax.lax.scan(step, state, jax.numpy.arange(count))
-    return [*outputs, *state]
+    return outputs, state
 
 
-def _by_tensorflow(function, parameters, state, batch, count, num_outputs):
+def _by_tensorflow(function, parameters, state, batch, count, shapes):
     import tensorflow as tf
 
     def run_part(i, parameters, state):
@@ -83,7 +96,7 @@ def _by_tensorflow(function, parameters, state, batch, count, num_outputs):
                 more = tape.gradient(
                     outputs,
                     parameters,
-                    output_gradients=[array[i] for array in upstream[:num_outputs]],
+                    output_gradients=[array[i] for array in upstream[: len(shapes)]],
                     unconnected_gradients=tf.UnconnectedGradients.ZERO,
                 )
                 return [a + b for a, b in zip(sums, more, strict=True)], state
@@ -92,7 +105,9 @@ def _by_tensorflow(function, parameters, state, batch, count, num_outputs):
             sums, _ = _loop(backward, (zeros, state), count)
             return sums
 
-        arrays = [tf.TensorArray(tf.float32, count) for _ in range(num_outputs)]
+        arrays = [
+            tf.TensorArray(tf.float32, count, element_shape=shape) for shape in shapes
+        ]
         found, last = _loop(forward, (arrays, state), count)
         return (*(array.stack() for array in found), *last), gradient
 

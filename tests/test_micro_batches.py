@@ -196,7 +196,7 @@ def test_parts_take_every_other_row_and_the_state_of_the_part_before():
         return [factor * (count + 1.0) * rows, rows[:, :1]], [count + 1.0]
 
     def outputs(factor):
-        return map_parts(function, [factor], [ops.zeros(())], [x], 3, 2)
+        return map_parts(function, [factor], [ops.zeros(())], [x], 3, [2, 1])
 
     found, state = outputs(ops.convert_to_tensor(2.0))
     # Rows 0 and 3 are the first part, 1 and 4 the second, 2 and 5 the third.

@@ -25,27 +25,30 @@ def embed_in_parts(model, views, count):
         count,
         "Batches of a size that is not known beforehand cannot be divided.",
     )
-    variables = {
-        id(v): v for layer in model.embedding_layers for v in layer.variables
-    }.values()
-    trained = [v for v in variables if v.trainable]
-    others = [v for v in variables if not v.trainable]
+    variables = {id(v): v for layer in model.embedding_layers for v in layer.variables}
+    # Averages move between steps only.
+    for variable in model.averaged_variables:
+        variables.pop(id(variable), None)
+    trained = [v for v in variables.values() if v.trainable]
+    others = [v for v in variables.values() if not v.trainable]
+    constant = [(v, ops.convert_to_tensor(v)) for v in model.averaged_variables]
 
     def embed_part(parameters, state, part):
         values = zip([*trained, *others], [*parameters, *state], strict=True)
-        with keras.StatelessScope(state_mapping=list(values)) as scope:
+        with keras.StatelessScope(state_mapping=[*constant, *values]) as scope:
             outputs = model.embed(part, training=True)
             moved = [scope.get_current_value(v) for v in others]
         outputs = [*outputs["embeddings"], outputs["features"]]
         return [ops.cast(array, "float32") for array in outputs], moved
 
+    widths = [model.embeddings_shape[-1]] * model.num_embeddings
     outputs, moved = map_parts(
         embed_part,
-        [ops.convert_to_tensor(v) for v in trained],
-        [ops.convert_to_tensor(v) for v in others],
+        trained,
+        others,
         views,
         count,
-        model.num_embeddings + 1,
+        [*widths, model.features_shape[-1]],
     )
     for variable, value in zip(others, moved, strict=True):
         variable.assign(value)

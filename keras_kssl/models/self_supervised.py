@@ -252,6 +252,11 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
         """Layers that `embed` runs."""
         return [self.encoder, self.projector]
 
+    @property
+    def averaged_variables(self):
+        """What `update_averages` moves, and nothing else does."""
+        return self.averages
+
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):

@@ -102,6 +102,11 @@ class TargetNetworkModel(SelfSupervisedModel):
             return layers
         return [*layers, self.predictor, self.target_encoder, self.target_projector]
 
+    @property
+    def averaged_variables(self):
+        own = [] if self.predictor is None else self._target_parameters()
+        return [*super().averaged_variables, *own]
+
     def update_averages(self, step, pending):
         super().update_averages(step, pending)
         if self.predictor is None:
