@@ -112,6 +112,23 @@ def test_views_are_those_of_the_recipe(of, method):
     assert expected != augment.byol(16, crop_scale=(0.3, 0.7), flip=0.25)
 
 
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [("swav", augment.multi_crop_swav), ("obow", augment.multi_crop_obow)],
+)
+def test_small_crops_and_parts_are_those_of_the_recipe(of, name, policy):
+    model = built(
+        "sfrik", augment=name, size=24, regularize_small=True, micro_batches=4
+    )
+    assert model.augment == policy(24, crop_scale=(0.3, 0.7), flip=0.25)
+    assert model.objective.regularize_small is True
+    assert model.micro_batches == 4
+    assert of["sfrik"].micro_batches == 1
+    assert of["sfrik"].objective.regularize_small is False
+    with pytest.raises(ValueError, match="image size` must be at least 8 x 8"):
+        built("sfrik", augment=name, size=16)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_average_is_that_of_the_recipe_and_none_where_its_decay_is_0(of, method):
     model = of[method]

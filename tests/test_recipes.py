@@ -374,6 +374,31 @@ def test_quickstart_chooses_these_options_and_leaves_the_others(method):
     assert given == expected
 
 
+@pytest.mark.parametrize(
+    ("augment", "size", "crops", "stem"),
+    [
+        ("swav", 96, (0.14, 1.0), "imagenet"),
+        ("swav", 74, (0.14, 1.0), "cifar"),
+        ("obow", 75, (0.08, 0.6), "imagenet"),
+        ("byol", 74, (0.2, 1.0), "imagenet"),
+    ],
+)
+def test_small_crops_have_the_published_areas_and_pixels_enough(
+    augment, size, crops, stem
+):
+    # Few steps, for which two views would be cut larger.
+    recipe = Recipe(augment=augment, size=size, epochs=5).resolved(CPU)
+    assert (recipe.crop_min, recipe.crop_max) == crops
+    assert recipe.stem == stem
+
+
+def test_parts_of_a_batch_are_equal_and_compare_images():
+    for batch_size, parts in ((64, 3), (64, 64)):
+        with pytest.raises(ValueError, match="`micro_batches` must be a divisor of"):
+            Recipe(batch_size=batch_size, micro_batches=parts).resolved(CPU)
+    assert Recipe(batch_size=64, micro_batches=32).resolved(CPU).micro_batches == 32
+
+
 @every_method
 @pytest.mark.parametrize(
     "make", [quickstart, lambda method: Recipe(method=method).resolved(CPU)]
@@ -406,6 +431,8 @@ def test_unknown_option_in_a_file_is_named_with_the_nearest():
         ("epochs", 0),
         ("batch_size", 1),
         ("num_features", 0),
+        ("micro_batches", 0),
+        ("regularize_small", True),
         ("seed", -1),
         ("width", 0.0),
         ("crop_min", 0.0),
