@@ -65,6 +65,10 @@ def test_options_of_one_method_are_refused_for_the_others(option):
         ("kernel_scale", {"kernel_scale": 0.0}),
         ("kernel", {"kernel": "zonal"}),
         ("weight_per_pair", {"method": "vicreg", "weight_per_pair": True}),
+        (
+            "regularize_small",
+            {"method": "simclr", "augment": "swav", "regularize_small": True},
+        ),
         ("temperature", {"method": "simclr", "temperature": 0.0}),
         ("redundancy_weight", {"method": "barlow_twins", "redundancy_weight": -1.0}),
     ],
