@@ -129,6 +129,14 @@ def test_small_crops_and_parts_are_those_of_the_recipe(of, name, policy):
         built("sfrik", augment=name, size=16)
 
 
+@pytest.mark.parametrize("method", ["ssl_hsic", "sfrik", "vicreg", "auh"])
+def test_small_crops_are_regularised_where_the_recipe_says_so(method):
+    for small in (False, True):
+        recipe = Recipe(method=method, augment="swav", regularize_small=small)
+        objective = building.build_objective(recipe.resolved(FACTS))
+        assert objective.regularize_small is small
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_average_is_that_of_the_recipe_and_none_where_its_decay_is_0(of, method):
     model = of[method]
