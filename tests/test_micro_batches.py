@@ -53,6 +53,8 @@ def make_head(seed, name):
 
 
 def make_model(kind, parts, encoder=None, policy=None, **options):
+    # The probe has no seed of its own.
+    keras.utils.set_random_seed(0)
     encoder = make_encoder() if encoder is None else encoder
     shared = {"augment": policy, "seed": 0, "micro_batches": parts, **options}
     shared["projector"] = make_head(1, "projector")
