@@ -31,7 +31,7 @@ def embed_in_parts(model, views, count):
         variables.pop(id(variable), None)
     trained = [v for v in variables.values() if v.trainable]
     others = [v for v in variables.values() if not v.trainable]
-    constant = [(v, ops.convert_to_tensor(v)) for v in model.averaged_variables]
+    constant = [(v, ops.stop_gradient(v)) for v in model.averaged_variables]
 
     def embed_part(parameters, state, part):
         values = zip([*trained, *others], [*parameters, *state], strict=True)
