@@ -45,9 +45,9 @@ def map_parts(function, parameters, state, batch, count, widths):
         ops.reshape(ops.stop_gradient(array), (rows, count, *array.shape[1:]))
         for array in batch
     ]
-    parameters = [ops.convert_to_tensor(array) for array in parameters]
-    # The values of now: on TensorFlow a variable would be read anew for the gradient.
-    state = [ops.stop_gradient(ops.convert_to_tensor(array)) for array in state]
+    # Copies: on TensorFlow a variable would be read anew for the gradient.
+    parameters = [ops.copy(array) for array in parameters]
+    state = [ops.stop_gradient(ops.copy(array)) for array in state]
     if keras.backend.backend() == "jax":
         outputs, state = _by_jax(function, parameters, state, batch, count)
     else:
