@@ -62,9 +62,10 @@ def legendre_coefficients(profile, dim, degree, parameter=None):
 
     >>> b = legendre_coefficients("gaussian", dim=8192, degree=3)
     >>> [round(value, 4) for value in b]
-    [0.0337, 0.0842, 0.1404]
-    >>> legendre_coefficients(lambda t: 2 * t + t**2, dim=4, degree=3)
-    (2.0, 0.75, 0.0)
+    [0.0337, 0.0843, 0.1405]
+    >>> b = legendre_coefficients(lambda t: 2 * t + t**2, dim=4, degree=3)
+    >>> [round(value, 4) for value in b]
+    [2.0, 0.75, 0.0]
 
     References:
         Schoenberg, Positive definite functions on spheres, 1942; for the Gaussian and

@@ -38,6 +38,7 @@ def views_of(dim):
 
 def found_by(strategy, dim):
     """Loss and gradient of every objective, with the views shared out."""
+    import numpy as np
     import tensorflow as tf
 
     from keras_kssl import replicas
@@ -71,7 +72,8 @@ def found_by(strategy, dim):
     for name, (loss, gradient) in results.items():
         losses = strategy.experimental_local_results(loss)
         gradients = strategy.experimental_local_results(gradient)
-        found[f"{name}/loss"] = tf.stack(losses).numpy()
+        # The same on every replica, and on one alone.
+        found[f"{name}/loss"] = np.unique(losses)
         found[f"{name}/gradient"] = tf.concat(gradients, axis=1).numpy()
     return found
 

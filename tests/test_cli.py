@@ -87,6 +87,10 @@ def test_recipe_of_a_run_is_resolved(run_folder, files):
         "steps_per_execution",
         "mean",
         "std",
+        "temperature",
+        "variance_weight",
+        "covariance_weight",
+        "redundancy_weight",
     }
     assert recipe["data"] == f"npz:{files / 'good.npz'}"
     assert (recipe["size"], recipe["stem"]) == (16, "cifar")
@@ -267,7 +271,7 @@ def test_unknown_sources_are_refused(tmp_path, capsys, source):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--method", "simclr"), "simclr"),
+        (("--method", "moco"), "moco"),
         (("--encoder", "resnet19"), "resnet19"),
         (("--epoch", "3"), "--epoch"),
         (("--epochs", "many"), "many"),

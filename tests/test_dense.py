@@ -446,7 +446,7 @@ def test_depth_learns_more_than_the_mean(monkeypatch):
         small(),
         (TRAIN[0], TRAIN[3]),
         (TEST[0], TEST[3]),
-        epochs=6,
+        epochs=8,
         batch_size=8,
         learning_rate=0.03,
         size=32,

@@ -138,7 +138,7 @@ def test_loading_in_the_readme_finds_the_features_of_the_encoder(tmp_path, monke
         "tensorflow": tensorflow,
         "images": images,
     }
-    exec(python_block("saved_model.load"), names)
+    exec(python_block("tensorflow.saved_model.load"), names)
     for loaded in (names["features"], names["encoder"](images)):
         np.testing.assert_allclose(loaded, encoder(images), rtol=1e-4, atol=1e-5)
     photo = tensorflow.io.encode_png(tensorflow.zeros((31, 45, 3), "uint8"))

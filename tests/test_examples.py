@@ -54,6 +54,7 @@ def test_pretrain_leaves_an_encoder_that_loads(pretrained):
     assert (pretrained / "saved_model").is_dir() == on_tensorflow
 
 
+@pytest.mark.slow
 def test_examples_take_folders_of_photos(tmp_path, capsys):
     files = {
         f"{i % 4}/{i}.jpg": encoded(picture(20 + i % 7, 30 - i % 5, i))
@@ -85,6 +86,7 @@ def test_evaluate_compares_the_encoder_with_pixels(pretrained, images, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_fine_tune_in_a_process_of_its_own_compares_with_random_weights(
     pretrained, images
 ):

@@ -136,7 +136,11 @@ def test_spoiled_recipes_are_read_or_refused_in_a_sentence():
             is_sentence = str(error).startswith("recipe: ")
         else:
             outcomes["read"] += 1
-            is_sentence = isinstance(read.resolved(facts), recipes.Recipe)
+            try:
+                is_sentence = isinstance(read.resolved(facts), recipes.Recipe)
+            except ValueError as error:
+                # Wrong only beside the number of images.
+                is_sentence = str(error).startswith("recipe: ")
         assert is_sentence, text[-400:]
     assert min(outcomes.values()) > RECIPES / 20
 

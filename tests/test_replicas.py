@@ -125,6 +125,7 @@ def objectives_found(tmp_path_factory):
     return dict(np.load(path))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(ON_JAX, reason="on JAX a batch that is shared out is one array")
 @pytest.mark.parametrize("dim", [replica_objectives.DIM, 2 * replica_objectives.BATCH])
 def test_objectives_on_replicas_are_those_of_the_global_batch(objectives_found, dim):

@@ -35,7 +35,7 @@ class AlignmentUniformity(Objective):
 
     >>> import numpy as np
     >>> views = [np.eye(4, 8), np.eye(4, 8)]
-    >>> float(AlignmentUniformity()(views))
+    >>> round(float(AlignmentUniformity()(views)), 4)
     -5.0
 
     References:
