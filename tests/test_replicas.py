@@ -145,7 +145,12 @@ def test_objectives_on_replicas_are_those_of_the_global_batch(objectives_found, 
 
 @pytest.mark.skipif(ON_JAX, reason="lists the operations of TensorFlow's graph")
 @pytest.mark.parametrize(
-    "method", ["hsic_gram_target", "hsic_features_target", "sfrik_3"]
+    "method",
+    [
+        "hsic_gram_target",
+        pytest.param("hsic_features_target", marks=slow),
+        pytest.param("sfrik_3", marks=slow),
+    ],
 )
 def test_every_operation_of_a_step_has_an_xla_kernel_and_a_known_shape(method):
     """What a TPU asks of a step, as far as a machine without one can tell."""

@@ -138,7 +138,10 @@ def undisturbed(photos, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    ["gram", "sfrik", pytest.param("random features", marks=pytest.mark.slow)],
+)
 def test_a_stopped_run_goes_on_to_the_same_weights(
     name, photos, tmp_path, monkeypatch, undisturbed
 ):
