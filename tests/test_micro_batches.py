@@ -14,9 +14,14 @@ BACKEND = keras.backend.backend()
 ON_JAX = BACKEND == "jax"
 # Eager JAX is slow; TensorFlow's graph, without XLA, is what CPUs take by default.
 QUICK = {"jit_compile": ON_JAX}
-WAYS = [{"jit_compile": True}]
+COMPILED = {"jit_compile": True}
+WAYS = [COMPILED]
 if not ON_JAX:
-    WAYS += [{"jit_compile": False}, {"run_eagerly": True, "jit_compile": False}]
+    WAYS = [
+        pytest.param(COMPILED, marks=pytest.mark.slow),
+        {"jit_compile": False},
+        {"run_eagerly": True, "jit_compile": False},
+    ]
 BATCH, PARTS = 12, 3
 # Random, and compiled at once: no colours.
 TWO_VIEWS = Policy([View(12, flip=0.5), View(12, crop_scale=(0.3, 0.6))])

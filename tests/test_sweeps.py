@@ -515,6 +515,7 @@ def options_of(sets, **more):
     }
 
 
+@pytest.mark.slow
 def test_a_worker_trains_and_judges_and_goes_on_with_what_is_there(sets, monkeypatch):
     monkeypatch.setattr(worker, "_say", lambda line: None)
     asked = Recipe(**options_of(sets))
