@@ -205,6 +205,7 @@ def test_saved_models_are_refused_where_they_cannot_be_written(
     assert "KERAS_BACKEND=tensorflow" in one_sentence(capsys)
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_losses_again_and_another_seed_others(files, tmp_path):
     options = ("--method", "sfrik", "--epochs", "1", "--invariance-weight", "1")
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
@@ -305,6 +306,7 @@ def test_another_run_is_kept_unless_it_is_to_be_replaced(files, tmp_path, capsys
     assert (run / "recipe.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Augmentation leaves out")
 def test_images_of_five_channels_train_by_their_own_moments(tmp_path):
     rng = np.random.default_rng(0)

@@ -381,6 +381,7 @@ def test_provoked_collapse_ends_training_within_300_steps(make, options, kind):
     assert model.stop_training
 
 
+@pytest.mark.slow
 def test_without_stop_training_goes_on_to_its_end():
     options = {"stop": False, "patience": 50, "epochs": 1}
     model, monitor, history = train(sfrik(mmd_weight=0.0), **options)

@@ -417,6 +417,7 @@ def test_segmentation_learns_what_a_majority_does_not_tell():
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_detection_learns_to_find_objects():
     found = dense.detection(
         small("imagenet"),

@@ -197,6 +197,7 @@ def test_the_encoder_of_other_models_is_judged():
     assert fitted.history["val_knn_1"] == [pytest.approx(expected)]
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_it_had_not_been_judged():
     results = []
     for kept in ([], [OnlineKNN(TRAIN, TEST, k=1), OnlineProbe(TRAIN, TEST)]):
