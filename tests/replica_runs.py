@@ -38,7 +38,11 @@ SMALL_CROPS = {
         "augment": "multi_crop_swav",
     },
 }
-GROUPS = {"methods": METHODS, "small_crops": SMALL_CROPS}
+# For every change: both networks and both estimators, moments and Gram matrices.
+QUICK = {
+    name: METHODS[name] for name in ("hsic_gram_target", "hsic_features", "sfrik_3")
+}
+GROUPS = {"methods": METHODS, "quick": QUICK, "small_crops": SMALL_CROPS}
 
 
 def devices(kind, count, worker=0, ports=()):

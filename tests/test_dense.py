@@ -395,6 +395,7 @@ def test_decoding_cuts_boxes_off_at_the_image_and_drops_what_is_outside():
 # From end to end.
 
 
+@pytest.mark.any_backend
 def test_segmentation_learns_what_a_majority_does_not_tell():
     encoder = small()
     before = encoder.get_weights()
@@ -441,6 +442,7 @@ def test_detection_learns_to_find_objects():
     assert found["ap50"] > 0.4
 
 
+@pytest.mark.slow
 def test_depth_learns_more_than_the_mean(monkeypatch):
     monkeypatch.setattr(depth_module, "_FILTERS", (32, 32, 16))
     found = dense.depth(

@@ -49,7 +49,7 @@ def free_ports(count):
     return ports
 
 
-def run(path, kind, count, workers, group="methods"):
+def run(path, kind, count, workers, group):
     """Results of one layout of devices, made once in a test run."""
     if path.is_file():
         return dict(np.load(path))
@@ -75,18 +75,30 @@ def run(path, kind, count, workers, group="methods"):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("alone") / "one.npz", "one", 1, 1)
+def group(request):
+    """Which methods are trained: all of them with the slow tests."""
+    return "quick" if "not slow" in request.config.option.markexpr else "methods"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, group):
+    return run(tmp_path_factory.mktemp("alone") / "one.npz", "one", 1, 1, group)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS, ids=lambda p: f"{p[0]}_{p[1]}")
-def together(request, tmp_path_factory):
+def together(request, tmp_path_factory, group):
     kind, count, workers = request.param
     path = tmp_path_factory.mktemp("together") / f"{kind}_{count}.npz"
-    return run(path, kind, count, workers)
+    return run(path, kind, count, workers, group)
 
 
-@pytest.mark.parametrize("method", replica_runs.METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name in replica_runs.QUICK else pytest.param(name, marks=slow)
+        for name in replica_runs.METHODS
+    ],
+)
 def test_replicas_equal_one_device(method, alone, together):
     """After 5 steps with augmentation: relative to each array's largest number."""
     assert_equal_runs(method, alone, together)
