@@ -35,6 +35,8 @@ depth_module, detection_module, segmentation_module = (
     importlib.import_module(f"keras_kssl.evaluation.dense.{name}")
     for name in ("depth", "detection", "segmentation")
 )
+# Heads of Keras's own layers, trained by Keras's own fit: on one backend for every change.
+pytestmark = pytest.mark.any_backend
 TRAIN, TEST = shapes(64, seed=0, most=2), shapes(32, seed=1, most=2)
 
 
@@ -395,7 +397,6 @@ def test_decoding_cuts_boxes_off_at_the_image_and_drops_what_is_outside():
 # From end to end.
 
 
-@pytest.mark.any_backend
 def test_segmentation_learns_what_a_majority_does_not_tell():
     encoder = small()
     before = encoder.get_weights()

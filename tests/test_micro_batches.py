@@ -128,6 +128,7 @@ def test_steps_are_those_of_the_whole_batch(kind, compiled):
     assert ours["1/loss"] != ours["0/loss"]
 
 
+@pytest.mark.slow
 def test_steps_with_small_crops_are_those_of_the_whole_batch():
     expected = trained(make_model("ssl_hsic", 1, policy=SMALL_CROPS), steps=1)
     ours = trained(make_model("ssl_hsic", PARTS, policy=SMALL_CROPS), steps=1)
@@ -230,6 +231,7 @@ def test_parts_take_every_other_row_and_the_state_of_the_part_before():
     assert gradients[0] == pytest.approx(np.sum(weights * counts * x), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ON_JAX, reason="JAX tells the memory of a compiled step")
 def test_a_step_takes_the_memory_of_a_part():
     import jax

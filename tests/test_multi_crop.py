@@ -79,6 +79,7 @@ def test_views_have_their_sizes_and_lie_in_the_unit_range(name):
                     assert np.abs(one - other).mean() > 0.01
 
 
+@pytest.mark.any_backend
 @every_policy
 def test_each_image_depends_on_its_own_row_alone(name):
     policy, images = POLICIES[name], random_images()
@@ -132,6 +133,7 @@ def test_patches_are_parts_of_one_view_with_its_mirroring_and_colours():
             np.testing.assert_allclose(patch[i], expected, atol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_patches_lie_on_five_places_of_the_grid_each_moved_at_random():
     places = draw(augment.multi_crop_obow(224))[-1]["patches"]
     # By the released program: 0, 68 or 136, and 0 to 24 more.
@@ -177,6 +179,7 @@ def test_crops_are_distributed_as_the_authors(golden, recorded):
         assert stats.ks_2samp(*both).pvalue > 1e-3
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("recorded", ["OBoW/original", *RECORDED])
 def test_channel_means_of_views_are_the_authors(golden, recorded):
     arrays = golden("augment_sfrik")

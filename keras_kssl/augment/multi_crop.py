@@ -10,11 +10,9 @@ in pixels is `round(size x length / 224)`, at least 1:
 | 96 | 69 | 41, of 110 | 41 |
 | 32 | 23 | 14, of 37 | 14 |
 
->>> import keras
->>> images = keras.random.uniform((2, 40, 48, 3), seed=0)
->>> [view.shape[1] for view in multi_crop_swav(32)(images, seed=0)]
+>>> list(multi_crop_swav(32).sizes)
 [32, 32, 14, 14, 14, 14, 14, 14]
->>> [view.shape[1] for view in multi_crop_obow(32)(images, seed=0)]
+>>> list(multi_crop_obow(32).sizes)
 [32, 23, 23, 14, 14, 14, 14, 14]
 
 Cost in pixels, and so about that of the encoder, over two views of one size: 1.55 for
