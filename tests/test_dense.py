@@ -35,7 +35,7 @@ depth_module, detection_module, segmentation_module = (
     importlib.import_module(f"keras_kssl.evaluation.dense.{name}")
     for name in ("depth", "detection", "segmentation")
 )
-# Heads of Keras's own layers, trained by Keras's own fit: on one backend for every change.
+# Heads of Keras's own layers, trained by Keras's own fit: one backend is enough.
 pytestmark = pytest.mark.any_backend
 TRAIN, TEST = shapes(64, seed=0, most=2), shapes(32, seed=1, most=2)
 
