@@ -12,6 +12,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("KSSL_SHARED", ROOT.parent / "shared"))
 
+# As `kssl` does: half the time of training where TensorFlow would not take it by itself.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 # Most of the time that tests take on JAX goes into compiling the same steps again. The
 # processes of one test run share what they have compiled; they inherit these settings.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
