@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("KSSL_SHARED", ROOT.parent / "shared"))
 
-# As `kssl` does: half the time of training where TensorFlow would not take it by itself.
+# As `kssl` does: on some processors training then takes half the time.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # Most of the time that tests take on JAX goes into compiling the same steps again. The

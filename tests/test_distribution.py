@@ -1,5 +1,6 @@
 """Choosing devices: what is wrong ends in one sentence, and nobody waits for ever."""
 
+import csv
 import json
 import os
 import signal
@@ -169,7 +170,7 @@ class Runs:
         first, second = free_ports(2)
         command = [sys.executable, "-m", "keras_kssl.cli", "pretrain", "--data"]
         command += ["builtin:digits:train", "--limit", "128", "--width", "0.125"]
-        command += ["--size", "16", "--projector", "32", "16", "--epochs", "12"]
+        command += ["--size", "16", "--projector", "32", "16", "--epochs", "4"]
         command += ["--batch-size", "16", "--checkpoint-seconds", "0.5"]
         command += ["--worker-timeout", "100", "--out", str(self.out), *options]
         processes = []
@@ -197,7 +198,8 @@ class Runs:
         path = Checkpoints(self.out / "checkpoints").paths()[0]
         with np.load(path) as archive:
             arrays = {k: archive[k] for k in archive if k not in ("facts", "paths")}
-        return arrays, (self.out / "metrics.csv").read_text()
+        with (self.out / "metrics.csv").open() as lines:
+            return arrays, list(csv.DictReader(lines))
 
 
 @pytest.mark.slow
@@ -228,4 +230,10 @@ def test_a_run_that_lost_a_worker_goes_on_to_the_same_weights(number, tmp_path):
         assert process.returncode == 0
     (arrays, metrics), (expected, expected_metrics) = disturbed.state(), whole.state()
     assert [k for k in arrays if not np.array_equal(arrays[k], expected[k])] == []
-    assert metrics == expected_metrics
+    assert len(metrics) == len(expected_metrics) == 4
+    for line, expected_line in zip(metrics, expected_metrics, strict=True):
+        # Second moments are added up by each worker, and by all in a checkpoint: the
+        # rank of the epoch that was broken off may have its last digit rounded anew.
+        ranks = [float(x.pop("effective_rank")) for x in (line, expected_line)]
+        assert ranks[0] == pytest.approx(ranks[1], rel=1e-6)
+        assert line == expected_line

@@ -82,8 +82,8 @@ def main(arguments=None):
 def choose_backend():
     """Takes the backend that is installed where the user has not chosen one."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow takes oneDNN's convolutions by itself only on some of Intel's processors;
-    # on AMD's the same step runs at less than half the speed without them.
+    # TensorFlow takes oneDNN's convolutions by itself on some processors of Intel only;
+    # on AMD's a step without them needs more than twice the time.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     configured = pathlib.Path("~/.keras/keras.json").expanduser().is_file()
     if "KERAS_BACKEND" in os.environ or configured:
