@@ -7,7 +7,7 @@ import argparse
 
 from benchmarks import harness
 
-SUITES = ("objective",)
+SUITES = ("objective", "step", "input")
 
 
 def main():

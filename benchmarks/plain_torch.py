@@ -66,20 +66,22 @@ def legendre(t, q, degree):
     return ((q + 2) * t**3 - 3 * t) / (q - 1)
 
 
+def potential(z, coefficients):
+    t = z @ z.T
+    return sum(
+        b * legendre(t, z.shape[1], degree).mean()
+        for degree, b in enumerate(coefficients, start=1)
+    )
+
+
 def sfrik_step(z_1, z_2, coefficients, weight=4000.0):
     """An action: loss and gradients of one step."""
     z_1, z_2 = z_1.requires_grad_(), z_2.requires_grad_()
 
-    def potential(z):
-        t = z @ z.T
-        return sum(
-            b * legendre(t, z.shape[1], degree).mean()
-            for degree, b in enumerate(coefficients, start=1)
-        )
-
     def step():
         a, b = unit(z_1), unit(z_2)
-        loss = weight * (a - b).square().mean() + (potential(a) + potential(b)) / 2
+        spread = (potential(a, coefficients) + potential(b, coefficients)) / 2
+        loss = weight * (a - b).square().mean() + spread
         return loss, torch.autograd.grad(loss, (z_1, z_2))
 
     return step
