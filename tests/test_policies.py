@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 from scipy import stats
 
-from keras_kssl import augment
+from keras_kssl import _fusing, augment
 from keras_kssl.augment import image_ops, views
 
 HEIGHT, WIDTH, SIZE = 31, 45, 24
@@ -546,3 +546,22 @@ def test_wrong_arguments_are_refused():
         augment.Policy([])
     with pytest.raises(TypeError, match="one View or more"):
         augment.Policy(["byol"])
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX compiles all of it")
+@pytest.mark.parametrize("make", [augment.byol, augment.multi_crop_obow])
+def test_graphs_compile_views_of_large_batches_in_parts(make, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    policy, images = make(SIZE), random_images(12)
+    expected = policy(images, seed=3)
+    monkeypatch.setattr(_fusing, "_FEWEST_NUMBERS", images.size)
+    monkeypatch.setattr(_fusing, "_NUMBERS_OF_A_PART", 5 * images[0].size)
+    views_of = tf.function(lambda images: policy(images, seed=3))
+    images = tf.constant(images)
+    for view, whole in zip(views_of(images), expected, strict=True):
+        np.testing.assert_allclose(view, whole, atol=1e-5)
+    operations = views_of.get_concrete_function(images).graph.get_operations()
+    compiled = [op for op in operations if op.type.endswith("PartitionedCall")]
+    # Twelve images, four in a part, for each of the policy's views.
+    assert len(compiled) == 3 * len(policy.views)
+    assert all(op.get_attr("_XlaMustCompile") for op in compiled)

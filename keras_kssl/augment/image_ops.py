@@ -310,8 +310,7 @@ def gaussian_blur(images, sigma, radius, padding="zeros"):
     """Convolves with a Gaussian cut off at `radius`, rows and columns apart.
 
     Formula: weights w_t ∝ exp(-t² / (2 sigma²)) for t = -radius ... radius, summing to
-    1, written as a banded matrix per image and applied as in `crop_and_resize`: the
-    same cost whatever sigma and radius are.
+    1: 2 radius + 1 shifted images, weighed and added, along each axis.
 
     Args:
         images: (B, H, W, C).
@@ -321,37 +320,43 @@ def gaussian_blur(images, sigma, radius, padding="zeros"):
             outermost pixels (PIL).
     """
     caller = "gaussian_blur"
-    _, height, width, _ = check_rank(caller, "images", images, 4, "(B, H, W, C)")
+    check_rank(caller, "images", images, 4, "(B, H, W, C)")
     check_choice(caller, "padding", padding, ("zeros", "edge"))
     radius = check_integer(caller, "radius", radius, minimum=0)
     # Below 0.01 every weight but the middle one underflows to 0.
-    sigma = ops.maximum(ops.reshape(ops.cast(sigma, "float32"), (-1, 1, 1)), 0.01)
-    return resample(
-        images,
-        *(_blur_weights(sigma, radius, side, padding) for side in (height, width)),
-    )
-
-
-def _blur_weights(sigma, radius, size, padding):
-    outputs = ops.arange(size, dtype="float32")[:, None]
-    pixels = ops.arange(-radius, size + radius, dtype="float32")
-    distance = ops.abs(pixels - outputs)
-    weights = ops.exp(-0.5 * ops.square(distance / sigma))
-    weights = ops.where(distance <= radius, weights, 0.0)
+    sigma = ops.maximum(ops.reshape(ops.cast(sigma, "float32"), (-1, 1)), 0.01)
+    distances = ops.arange(-radius, radius + 1, dtype="float32")
+    weights = ops.exp(-0.5 * ops.square(distances / sigma))
     weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-    inside = weights[:, :, radius : radius + size]
-    if padding == "zeros":
-        return inside
-    before, after = (
-        ops.sum(beyond, axis=-1, keepdims=True)
-        for beyond in (weights[:, :, :radius], weights[:, :, radius + size :])
-    )
-    pixels = ops.arange(size)
+    weights = [per_image(weights[:, i], images) for i in range(2 * radius + 1)]
+    for axis in (1, 2):
+        padded = _padded(images, radius, axis, padding)
+        size = images.shape[axis]
+        images = weights[radius] * images
+        for i in range(radius):
+            near = _stretch(padded, axis, i, size)
+            far = _stretch(padded, axis, 2 * radius - i, size)
+            images = images + weights[i] * (near + far)
+    return images
+
+
+def _stretch(images, axis, start, size):
     return (
-        inside
-        + ops.where(pixels == 0, before, 0.0)
-        + ops.where(pixels == size - 1, after, 0.0)
+        images[:, start : start + size]
+        if axis == 1
+        else images[:, :, start : start + size]
     )
+
+
+def _padded(images, radius, axis, padding):
+    if padding == "zeros":
+        widths = [(0, 0)] * 4
+        widths[axis] = (radius, radius)
+        return ops.pad(images, widths)
+    first = _stretch(images, axis, 0, 1)
+    last = _stretch(images, axis, images.shape[axis] - 1, 1)
+    sides = [ops.repeat(edge, radius, axis=axis) for edge in (first, last)]
+    return ops.concatenate([sides[0], images, sides[1]], axis=axis)
 
 
 def solarize(images, threshold=0.5):

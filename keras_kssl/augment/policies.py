@@ -35,6 +35,7 @@ from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_that, message
+from keras_kssl._fusing import fused_by_rows
 from keras_kssl.augment.boxes import by_use
 from keras_kssl.augment.patches import cut_patches
 from keras_kssl.augment.views import (
@@ -137,7 +138,7 @@ class Policy:
         return [
             made
             for view, cut, drawn in zip(self.views, images, parameters, strict=True)
-            for made in cut_patches(view, change_view(view, cut, drawn), drawn)
+            for made in _fused(change_view, view, cut, drawn)
         ]
 
     def draw(self, batch_size, height, width, channels, seed):
@@ -202,7 +203,7 @@ class Policy:
         return [
             made
             for view, drawn in zip(self.views, parameters, strict=True)
-            for made in cut_patches(view, apply_view(view, images, drawn), drawn)
+            for made in _fused(apply_view, view, images, drawn)
         ]
 
     def left_out(self, channels):
@@ -352,6 +353,15 @@ def center_crop(size, fraction=CENTER_FRACTION):
         fraction: side of the square over the shorter side, in (0, 1].
     """
     return Policy([View(size=size, center_fraction=fraction)])
+
+
+def _fused(make, view, images, drawn):
+    """The views that one of `Policy.views` makes by a function of `augment.views`."""
+    return fused_by_rows(
+        lambda images, drawn: cut_patches(view, make(view, images, drawn), drawn),
+        images,
+        drawn,
+    )
 
 
 def _jitter(probability, brightness, contrast, saturation, hue):

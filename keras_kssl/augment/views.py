@@ -225,69 +225,101 @@ def change_view(view, images, parameters):
 def apply_jitter(style, images, parameters):
     """Brightness, contrast, saturation and hue in each image's own order.
 
-    Each operation is a blend of the image with something simpler or a change of S and
-    H in HSV, clipped to [0, 1]. In each of four rounds one blend and one change of
-    colour serve all images, with parameters that change nothing where it is not their
-    turn: four rounds whatever the orders are.
+    Each operation is a blend of the image with something simpler, or a turn: a change
+    of S and H in HSV, the costly ones; results are clipped to [0, 1]. All images take
+    their first turn together, and the second if there are two. Before, between and
+    after them every place of the order has a round of blends, with parameters that
+    change nothing where a place does not belong there or holds a turn.
     """
-    # A loop in the compiled program, not four copies: XLA would fuse the copies and
-    # compute most of them many times over. All that a round reads is part of the state,
-    # and a round is a function of the module, so that eager JAX compiles it once.
-    state = (
-        tuple(image_ops.split(images)),
-        ops.argsort(parameters["order"], axis=-1),
-        {name: parameters[name] for name in JITTER if name in parameters},
-    )
-    jitter_round = _byol_round if style == "byol" else _torchvision_round
-    channels, _, _ = ops.fori_loop(0, len(JITTER), jitter_round, state)
+    channels = tuple(image_ops.split(images))
+    places = ops.argsort(parameters["order"], axis=-1)
+    turning = [i for i, name in enumerate(JITTER) if _turns(style, name)]
+    turning = [i for i in turning if JITTER[i] in parameters]
+    turns = ops.sort(ops.take(places, turning, axis=-1), axis=-1) if turning else None
+    blends = {
+        name: parameters[name]
+        for name in JITTER
+        if name in parameters and not _turns(style, name)
+    }
+    before = -ops.ones_like(places[:, 0])
+    blend_round = _byol_round if style == "byol" else _torchvision_round
+    for stretch in range(len(turning) + 1):
+        is_last = stretch == len(turning)
+        after = len(JITTER) + 0 * before if is_last else turns[:, stretch]
+        if blends:
+            # A loop in the compiled program, not copies: XLA would fuse the copies and
+            # compute most of them many times over. All that a round reads is part of
+            # the state, and a round is a function of the module, so that eager JAX
+            # compiles it once.
+            channels, *_ = ops.fori_loop(
+                stretch,
+                len(JITTER) - len(turning) + stretch,
+                blend_round,
+                (channels, places, before, after, blends),
+            )
+        if not is_last:
+            values = dict.fromkeys(("saturation", "hue"))
+            for i in turning:
+                neutral = _neutral(style, JITTER[i])
+                is_here = places[:, i] == after
+                values[JITTER[i]] = ops.where(is_here, parameters[JITTER[i]], neutral)
+            factor = 1.0 if values["saturation"] is None else values["saturation"]
+            delta = 0.0 if values["hue"] is None else values["hue"]
+            channels = tuple(image_ops.turn_colors(*channels, factor, delta))
+        before = after
     return ops.stack(channels, axis=-1)
 
 
 def _byol_round(place, state):
-    channels, places, parameters = state
-    brightness, contrast, saturation, hue = _at_place("byol", place, state)
-    channels = [
+    channels, *rest = state
+    brightness, contrast, _ = _at_place("byol", place, rest)
+    channels = tuple(
         image_ops.clip(
             image_ops.adjust_brightness(
                 image_ops.adjust_contrast(channel, contrast), brightness
             )
         )
         for channel in channels
-    ]
-    if "saturation" in parameters or "hue" in parameters:
-        channels = image_ops.turn_colors(*channels, saturation, hue)
-    return tuple(channels), places, parameters
+    )
+    return channels, *rest
 
 
 def _torchvision_round(place, state):
-    channels, places, parameters = state
-    brightness, contrast, saturation, hue = _at_place("torchvision", place, state)
+    channels, *rest = state
+    brightness, contrast, saturation = _at_place("torchvision", place, rest)
     gray = image_ops.gray_or_mean(channels)
     mean = image_ops.means(gray)
     # At most one of the factors differs from 1, and with 1 a blend changes nothing.
     channels = [image_ops.blend(mean, channel, contrast) for channel in channels]
     channels = [image_ops.blend(gray, channel, saturation) for channel in channels]
-    channels = [
+    channels = tuple(
         image_ops.clip(image_ops.scale_brightness(channel, brightness))
         for channel in channels
-    ]
-    if "hue" in parameters:
-        channels = image_ops.turn_colors(*channels, 1.0, hue)
-    return tuple(channels), places, parameters
+    )
+    return channels, *rest
 
 
-def _at_place(style, place, state):
-    """Parameters of the four operations: neutral unless it is an image's turn."""
-    _, places, parameters = state
+def _at_place(style, place, rest):
+    """Brightness, contrast, saturation: neutral unless it is an image's turn."""
+    places, before, after, blends = rest
+    is_between = (before < place) & (place < after)
     values = []
-    for operation, name in enumerate(JITTER):
-        neutral = 0.0 if name == "hue" or _adds(style, name) else 1.0
-        if name in parameters:
-            is_here = places[:, operation] == place
-            values.append(ops.where(is_here, parameters[name], neutral))
-        else:
-            values.append(neutral)
+    for operation, name in enumerate(JITTER[:3]):
+        value = _neutral(style, name)
+        if name in blends:
+            is_here = is_between & (places[:, operation] == place)
+            value = ops.where(is_here, blends[name], value)
+        values.append(value)
     return values
+
+
+def _turns(style, name):
+    """Whether an operation changes S or H of HSV."""
+    return name == "hue" or (style == "byol" and name == "saturation")
+
+
+def _neutral(style, name):
+    return 0.0 if name == "hue" or _adds(style, name) else 1.0
 
 
 def _adds(style, name):
