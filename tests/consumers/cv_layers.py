@@ -16,7 +16,7 @@ model = keras.Sequential(
     ]
 )
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, jit_compile=False)
+model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
 
 
 def fit(images, labels):
