@@ -16,8 +16,8 @@ def fused_by_rows(function, *arguments):
     Graphs of TensorFlow run one operation after the other, each from memory to memory;
     for dozens of cheap ones on large arrays that takes several times as long as one
     program. Here XLA makes one of them, and some rows after others go through it, on
-    all cores. Where shapes are not known, the backend is another, the step has several
-    replicas or arrays are small, the function is simply called.
+    all cores. Where shapes are not known, the backend is another, there is a GPU, the
+    step has several replicas or arrays are small, the function is simply called.
 
     Args:
         function: of arrays (B, ...) and nested ones, to a list of such; rows must not
@@ -28,17 +28,22 @@ def fused_by_rows(function, *arguments):
         return function(*arguments)
     import tensorflow as tf
 
+    def in_parts(array):
+        return tf.reshape(array, (-1, rows, *array.shape[1:]))
+
+    arguments = tf.nest.map_structure(in_parts, arguments)
     compiled = tf.function(function, jit_compile=True, autograph=False)
-    count = tf.nest.flatten(arguments)[0].shape[0]
-    parts = [
-        compiled(
-            *tf.nest.map_structure(
-                lambda array, start=start: array[start : start + rows], arguments
-            )
-        )
-        for start in range(0, count, rows)
-    ]
-    return [tf.concat(part, axis=0) for part in zip(*parts, strict=True)]
+    first = tf.nest.map_structure(lambda array: array[0], arguments)
+    signature = tf.nest.map_structure(
+        lambda output: tf.TensorSpec(output.shape, output.dtype),
+        compiled.get_concrete_function(*first).structured_outputs,
+    )
+    # A loop: copies of the program would take minutes to compile where all of the step
+    # is compiled.
+    made = tf.map_fn(
+        lambda part: compiled(*part), arguments, fn_output_signature=signature
+    )
+    return [tf.reshape(array, (-1, *array.shape[2:])) for array in made]
 
 
 def _rows_of_a_part(arguments):
@@ -47,7 +52,7 @@ def _rows_of_a_part(arguments):
         return None
     import tensorflow as tf
 
-    if tf.executing_eagerly():
+    if tf.executing_eagerly() or tf.config.list_physical_devices("GPU"):
         return None
     shapes = [array.shape for array in tf.nest.flatten(arguments)]
     if not all(shape.is_fully_defined() for shape in shapes):
