@@ -181,6 +181,7 @@ def test_a_run_that_was_done_only_writes_its_results_again(photos, tmp_path):
     assert (out / "summary.json").is_file()
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("harm", ["cut", "flipped", "empty"])
 def test_a_damaged_checkpoint_is_passed_over(
     harm, photos, tmp_path, monkeypatch, undisturbed
@@ -278,6 +279,7 @@ def test_a_changed_recipe_is_refused_and_named(photos, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.any_backend
 def test_other_files_and_versions_are_noticed(photos, tmp_path, monkeypatch):
     folder = shutil.copytree(photos, tmp_path / "photos")
     out = tmp_path / "run"
@@ -307,6 +309,7 @@ def add_files(folder):
         (folder / f"00_{i}.jpg").write_bytes(encoded(picture(30, 30, i)))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("harm", [lose_a_file, add_files])
 def test_a_run_keeps_its_length_whatever_files_come_or_go(
     harm, photos, tmp_path, monkeypatch
@@ -419,6 +422,7 @@ def test_what_was_found_broken_is_known_after_going_on(photos, tmp_path, monkeyp
     assert (out / "broken_images.txt").read_text() == named
 
 
+@pytest.mark.any_backend
 def test_lines_count_the_epochs_of_the_whole_run(photos, tmp_path, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -436,6 +440,7 @@ def test_runs_are_kept_on_this_machine(name, photos):
         pretraining.Run(recipe_of(photos), pathlib.Path(name))
 
 
+@pytest.mark.any_backend
 def test_overwriting_unlinks_links_and_keeps_what_they_lead_to(photos, tmp_path):
     out, elsewhere = tmp_path / "run", tmp_path / "scratch"
     pretrain(recipe_of(photos, epochs=1), out)
@@ -522,6 +527,7 @@ def test_collapse_is_a_warning_unless_the_run_is_to_stop_then(
     assert_same_run(out, undisturbed("gram"))
 
 
+@pytest.mark.any_backend
 def test_a_command_that_stops_on_collapse_fails_in_one_sentence(
     photos, tmp_path, monkeypatch, capsys
 ):
@@ -612,6 +618,7 @@ def test_a_weight_that_is_lost_is_never_written(photos, tmp_path):
     assert run.checkpoints.paths() == []
 
 
+@pytest.mark.any_backend
 def test_too_many_broken_images_end_a_run_with_their_list(tmp_path):
     """Broken behind good headers, so that only training finds out."""
     files = {f"{i:02d}.jpg": encoded(picture(60, 60, i)) for i in range(24)}
