@@ -15,9 +15,9 @@ def fused_by_rows(function, *arguments):
 
     Graphs of TensorFlow run one operation after the other, each from memory to memory;
     for dozens of cheap ones on large arrays that takes several times as long as one
-    program. Here XLA makes one of them, and some rows after others go through it, on
-    all cores. Where shapes are not known, the backend is another, there is a GPU, the
-    step has several replicas or arrays are small, the function is simply called.
+    program. Here XLA makes one of them, and some rows after others go through it.
+    Where shapes are not known, the backend is another, there is a GPU, the step has
+    several replicas or arrays are small, the function is simply called.
 
     Args:
         function: of arrays (B, ...) and nested ones, to a list of such; rows must not
