@@ -169,7 +169,8 @@ def _train(x, y, num_classes, learning_rates, epochs, seed, batch_size):
     # One row per rate and class, so that all rates share each matrix product.
     rates = np.repeat(learning_rates, num_classes)[:, np.newaxis]
     parameters = np.zeros((len(rates), x.shape[1]), np.float32)
-    buffer = np.zeros_like(parameters)
+    buffer, gradient = np.zeros_like(parameters), np.zeros_like(parameters)
+    batch = np.empty((min(batch_size, len(x)), x.shape[1]), np.float32)
     generator = np.random.default_rng((seed, 1))
     steps_per_epoch = math.ceil(len(x) / batch_size)
     last = epochs * steps_per_epoch
@@ -178,14 +179,18 @@ def _train(x, y, num_classes, learning_rates, epochs, seed, batch_size):
         if position == 0:
             order = generator.permutation(len(x))
         rows = order[position * batch_size : (position + 1) * batch_size]
+        # Memory that is used again: threads that ask the system for new pages at each
+        # step wait for one another. Without "clip", NumPy would copy once more.
+        examples = np.take(x, rows, axis=0, out=batch[: len(rows)], mode="clip")
+        softmax_gradient(parameters, examples, y[rows], num_classes, out=gradient)
         buffer *= _MOMENTUM
-        buffer += softmax_gradient(parameters, x[rows], y[rows], num_classes)
+        buffer += gradient
         decay = np.float32((1.0 + math.cos(math.pi * step / last)) / 2.0)
-        parameters -= (decay * rates) * buffer
+        parameters -= np.multiply(decay * rates, buffer, out=gradient)
     return parameters.reshape(-1, num_classes, x.shape[1])
 
 
-def softmax_gradient(parameters, x, y, num_classes):
+def softmax_gradient(parameters, x, y, num_classes, out=None):
     """Gradient of the mean cross-entropy of softmax(parameters x).
 
     Args:
@@ -193,17 +198,21 @@ def softmax_gradient(parameters, x, y, num_classes):
         x: (b, d).
         y: integers (b,).
         num_classes: number of classes.
+        out: array to write the gradient into. Default: a new one.
 
     Returns:
         gradient (R * num_classes, d).
     """
     # A product with so few rows is faster the other way about.
     logits = np.ascontiguousarray((x @ parameters.T).T)
-    logits = logits.reshape(-1, num_classes, len(x))
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    probabilities[:, y, np.arange(len(x))] -= 1.0
-    return probabilities.reshape(-1, len(x)) @ x / np.float32(len(x))
+    errors = logits.reshape(-1, num_classes, len(x))
+    errors -= errors.max(axis=1, keepdims=True)
+    np.exp(errors, out=errors)
+    errors /= errors.sum(axis=1, keepdims=True)
+    errors[:, y, np.arange(len(x))] -= 1.0
+    gradient = np.matmul(logits, x, out=out)
+    gradient *= np.float32(1.0 / len(x))
+    return gradient
 
 
 def _moments(x):
