@@ -79,24 +79,37 @@ def hsic_from_gram(gram, num_views, num_regularized=None):
         f"square, with a number of rows that num_views={num_views} divides",
         tuple(gram.shape),
     )
+    images = ops.shape(gram)[0] // num_views
+    by_view = ops.reshape(gram, (num_views, images, columns))
+    return hsic_from_gram_rows(by_view, num_regularized)
+
+
+def hsic_from_gram_rows(gram, num_regularized):
+    """`hsic_from_gram` of rows (M, B, M B), view by view, on replicas (M, B, N M B).
+
+    The batch stays an axis of its own: where it is shared out over devices, nothing of
+    the size of the matrix goes from one to another.
+    """
+    num_views, images, columns = ops.shape(gram)
     # Columns come replica by replica, each view by view.
-    rows, columns = ops.shape(gram)
-    images = rows // num_views
+    rows = num_views * images
     column = ops.arange(columns)
     column_image = (column // rows) * images + column % rows % images
-    row_image = replicas.my_number() * images + ops.arange(rows) % images
+    row_image = replicas.my_number() * images + ops.arange(images)
     same_image = ops.equal(row_image[:, None], column_image[None, :])
     regularized = gram
     if num_regularized < num_views:
         kept = images * num_regularized
-        blocks = ops.reshape(gram[:kept], (kept, replicas.count(), rows))
-        regularized = ops.reshape(blocks[:, :, :kept], (kept, -1))
+        shape = (num_regularized, images, replicas.count(), rows)
+        blocks = ops.reshape(gram[:num_regularized], shape)
+        shape = (num_regularized, images, replicas.count() * kept)
+        regularized = ops.reshape(blocks[..., :kept], shape)
     similarity, squares = replicas.global_sum(
         [ops.sum(ops.where(same_image, gram, 0.0)), _squares_of_centred(regularized)]
     )
     mean = replicas.global_mean(ops.mean(gram))
     n, n_regularized = (
-        ops.cast(ops.shape(matrix)[1], gram.dtype) for matrix in (gram, regularized)
+        ops.cast(ops.shape(matrix)[-1], gram.dtype) for matrix in (gram, regularized)
     )
     hsic_zy = similarity / (n * (num_views - 1)) - mean
     return hsic_zy, squares / ops.square(n_regularized)
@@ -104,13 +117,13 @@ def hsic_from_gram(gram, num_views, num_regularized=None):
 
 @ops.custom_gradient
 def _squares_of_centred(gram):
-    """Sum of the squares of H K H, on replicas over the own rows of K.
+    """Sum of the squares of H K H, of rows (M, B, n); on replicas of the own ones.
 
     H is a projection, so that the gradient is 2 H K H.
     """
-    row_means = ops.mean(gram, axis=1)
-    column_means = replicas.global_rows(row_means)
-    centred = gram - row_means[:, None] - column_means[None, :]
+    row_means = ops.mean(gram, axis=-1)
+    column_means = replicas.global_rows(ops.reshape(row_means, (-1,)))
+    centred = gram - row_means[..., None] - column_means
     centred = centred + ops.mean(column_means)
 
     def gradient(*args, upstream=None):

@@ -14,7 +14,7 @@ from keras_kssl.kernels import (
     squared_distances,
 )
 from keras_kssl.objectives.objective import Objective
-from keras_kssl.statistics import hsic_from_features, hsic_from_gram, unit_rows
+from keras_kssl.statistics import hsic_from_features, hsic_from_gram_rows, unit_rows
 
 # Where HSIC(Z, Z) is smaller than this its square root counts as constant: the root
 # has no finite gradient at total collapse.
@@ -152,16 +152,16 @@ class HSIC(SavesSeedState, Objective):
         # Rows against all columns, which are constants: i and j play the same part in
         # what follows, so that twice the gradient by the rows is all of it, and views
         # without a gradient cost no product backward.
-        every = ops.concatenate([ops.stop_gradient(z) for z in views], axis=0)
-        every = replicas.global_rows(every)
+        # On JAX a batch that is shared out stays an axis of its own as long as it can.
+        every = ops.stack([ops.stop_gradient(z) for z in views])
+        every = replicas.global_rows(ops.reshape(every, (-1, every.shape[-1])))
         rows = [doubled_gradient(z) for z in views]
         if not self._has_random_features:
-            gram = ops.concatenate([kernel(z, every) for z in rows], axis=0)
-            return *hsic_from_gram(gram, len(views), regularized), None
-        distances = [squared_distances(z, every) for z in rows]
-        distances = ops.concatenate(distances, axis=0)
+            gram = ops.stack([kernel(z, every) for z in rows])
+            return *hsic_from_gram_rows(gram, regularized), None
+        distances = ops.stack([squared_distances(z, every) for z in rows])
         gram = kernel.from_squared_distances(distances)
-        terms = hsic_from_gram(gram, len(views), regularized)
+        terms = hsic_from_gram_rows(gram, regularized)
         return *terms, ops.stop_gradient(distances)
 
     def _estimated(self, kernel, views, regularized, training):
