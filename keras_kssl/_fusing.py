@@ -1,67 +1,102 @@
-"""Work on single rows of a batch that XLA compiles, where the whole step is not."""
+"""Work on the rows of a batch, one after the other, in one compiled program."""
+
+import math
 
 import keras
 
 from keras_kssl import replicas
 
 # Numbers in the largest array from which on compiling, a few seconds, is worth it.
-_FEWEST_NUMBERS = 2**20
-# Of a part: what is between two operations stays in a processor's cache.
-_NUMBERS_OF_A_PART = 2**19
+_FEWEST_NUMBERS = 2**17
+# Parts of a batch that cores can share.
+_PARTS = 16
 
 
 def fused_by_rows(function, *arguments):
     """`function(*arguments)`, of nested arrays with one row per image.
 
-    Graphs of TensorFlow run one operation after the other, each from memory to memory;
-    for dozens of cheap ones on large arrays that takes several times as long as one
-    program. Here XLA makes one of them, and some rows after others go through it.
-    Where shapes are not known, the backend is another, there is a GPU, the step has
-    several replicas or arrays are small, the function is simply called.
+    Dozens of cheap operations on large arrays one after the other go from memory to
+    memory each time. On a CPU each row instead goes through all of them in turn, in a
+    loop of one program that XLA compiles: what is between two operations stays in the
+    cache, and what `ops.cond` leaves out for a row is not computed.
+    Where shapes are not known, there is a GPU or TPU, the step has several replicas or
+    arrays are small, the function is simply called with all rows.
 
     Args:
         function: of arrays (B, ...) and nested ones, to a list of such; rows must not
             depend on each other.
     """
-    rows = _rows_of_a_part(arguments)
-    if rows is None:
+    if not _pays(keras.tree.flatten(arguments)):
         return function(*arguments)
+    if keras.backend.backend() == "jax":
+        return _all_in_jax(function, arguments)
+    return _all_in_tensorflow(function, arguments)
+
+
+def _all_in_tensorflow(function, arguments):
     import tensorflow as tf
 
-    def in_parts(array):
-        return tf.reshape(array, (-1, rows, *array.shape[1:]))
+    def first(array):
+        return array[0]
 
-    arguments = tf.nest.map_structure(in_parts, arguments)
-    compiled = tf.function(function, jit_compile=True, autograph=False)
-    first = tf.nest.map_structure(lambda array: array[0], arguments)
-    signature = tf.nest.map_structure(
-        lambda output: tf.TensorSpec(output.shape, output.dtype),
-        compiled.get_concrete_function(*first).structured_outputs,
+    def unwrapped(specs, rows):
+        return tf.nest.map_structure(
+            lambda spec: tf.TensorSpec((*rows, *spec.shape), spec.dtype), specs
+        )
+
+    batch = tf.nest.flatten(arguments)[0].shape[0]
+    parts = max(count for count in range(1, _PARTS + 1) if batch % count == 0)
+    rows = batch // parts
+    arguments = tf.nest.map_structure(
+        lambda array: tf.reshape(array, (parts, rows, 1, *array.shape[1:])), arguments
     )
-    # A loop: copies of the program would take minutes to compile where all of the step
-    # is compiled.
+    of_row = tf.function(function, autograph=False)
+    row = tf.nest.map_structure(lambda array: array[0, 0], arguments)
+    made = of_row.get_concrete_function(*row).structured_outputs
+
+    # A loop in the program, not copies: they would take minutes to compile.
+    @tf.function(jit_compile=True, autograph=False)
+    def of_part(*part):
+        return tf.map_fn(
+            lambda row: of_row(*row), part, fn_output_signature=unwrapped(made, ())
+        )
+
+    # Parts are shared by the cores, which the loop in the program is not.
     made = tf.map_fn(
-        lambda part: compiled(*part), arguments, fn_output_signature=signature
+        lambda part: of_part(*part),
+        arguments,
+        fn_output_signature=unwrapped(made, (rows,)),
     )
-    return [tf.reshape(array, (-1, *array.shape[2:])) for array in made]
+    return [tf.reshape(array, (-1, *array.shape[3:])) for array in made]
 
 
-def _rows_of_a_part(arguments):
-    """Rows that go through the program at a time; `None` where it does not pay."""
-    if keras.backend.backend() != "tensorflow" or replicas.num_replicas() > 1:
-        return None
-    import tensorflow as tf
+def _all_in_jax(function, arguments):
+    import jax
 
-    if tf.executing_eagerly() or tf.config.list_physical_devices("GPU"):
-        return None
-    shapes = [array.shape for array in tf.nest.flatten(arguments)]
-    if not all(shape.is_fully_defined() for shape in shapes):
-        return None
-    largest = max(shapes, key=lambda shape: shape.num_elements())
-    if largest.num_elements() < _FEWEST_NUMBERS:
-        return None
-    rows = max(1, _NUMBERS_OF_A_PART * largest[0] // largest.num_elements())
-    # One size of parts, one program.
-    while largest[0] % rows:
-        rows -= 1
-    return rows
+    arguments = jax.tree.map(lambda array: array[:, None], arguments)
+    made = jax.lax.map(lambda row: function(*row), arguments)
+    return [array[:, 0] for array in made]
+
+
+def _pays(arrays):
+    """Whether a loop over the rows is faster than the whole batch at a time."""
+    if replicas.num_replicas() > 1 or not _is_compiled_for_one_cpu(arrays):
+        return False
+    shapes = [tuple(array.shape) for array in arrays]
+    if any(side is None for shape in shapes for side in shape):
+        return False
+    return max(math.prod(shape) for shape in shapes) >= _FEWEST_NUMBERS
+
+
+def _is_compiled_for_one_cpu(arrays):
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        is_eager = tf.executing_eagerly()
+        return not (is_eager or tf.config.list_physical_devices("GPU"))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        is_traced = any(isinstance(array, jax.core.Tracer) for array in arrays)
+        return is_traced and jax.default_backend() == "cpu" and len(jax.devices()) == 1
+    return False

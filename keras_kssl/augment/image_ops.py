@@ -328,35 +328,38 @@ def gaussian_blur(images, sigma, radius, padding="zeros"):
     distances = ops.arange(-radius, radius + 1, dtype="float32")
     weights = ops.exp(-0.5 * ops.square(distances / sigma))
     weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-    weights = [per_image(weights[:, i], images) for i in range(2 * radius + 1)]
-    for axis in (1, 2):
-        padded = _padded(images, radius, axis, padding)
-        size = images.shape[axis]
-        images = weights[radius] * images
+    _, height, width, channels = images.shape
+    # Rows of all channels: an innermost axis that compilers can work on in vectors.
+    rows = ops.reshape(images, (-1, height, width * channels))
+    weights = [per_image(weights[:, i], rows) for i in range(2 * radius + 1)]
+    for axis, step in ((1, 1), (2, channels)):
+        padded = _padded(rows, radius, axis, step, padding)
+        size = rows.shape[axis]
+        rows = weights[radius] * rows
         for i in range(radius):
-            near = _stretch(padded, axis, i, size)
-            far = _stretch(padded, axis, 2 * radius - i, size)
-            images = images + weights[i] * (near + far)
-    return images
+            near = _stretch(padded, axis, i * step, size)
+            far = _stretch(padded, axis, (2 * radius - i) * step, size)
+            rows = rows + weights[i] * (near + far)
+    return ops.reshape(rows, (-1, height, width, channels))
 
 
-def _stretch(images, axis, start, size):
-    return (
-        images[:, start : start + size]
-        if axis == 1
-        else images[:, :, start : start + size]
-    )
+def _stretch(rows, axis, start, size):
+    end = start + size
+    return rows[:, start:end] if axis == 1 else rows[:, :, start:end]
 
 
-def _padded(images, radius, axis, padding):
+def _padded(rows, radius, axis, step, padding):
+    """Rows with `radius` pixels of `step` numbers more on both ends of an axis."""
+    first = _stretch(rows, axis, 0, step)
+    last = _stretch(rows, axis, rows.shape[axis] - step, step)
     if padding == "zeros":
-        widths = [(0, 0)] * 4
-        widths[axis] = (radius, radius)
-        return ops.pad(images, widths)
-    first = _stretch(images, axis, 0, 1)
-    last = _stretch(images, axis, images.shape[axis] - 1, 1)
-    sides = [ops.repeat(edge, radius, axis=axis) for edge in (first, last)]
-    return ops.concatenate([sides[0], images, sides[1]], axis=axis)
+        # Not zeros that XLA knows of: it would test at each shifted pixel whether it
+        # lies beyond the border instead of making this array once.
+        first, last = 0.0 * first, 0.0 * last
+    repeats = (1, radius, 1) if axis == 1 else (1, 1, radius)
+    return ops.concatenate(
+        [ops.tile(first, repeats), rows, ops.tile(last, repeats)], axis=axis
+    )
 
 
 def solarize(images, threshold=0.5):

@@ -125,10 +125,9 @@ class Policy:
             count = len(self.views)
             rule = f"one array for each of {count} views"
             check_that(len(images) == count, "Policy", "images", rule, images)
-            images = [to_float(view) for view in images]
         else:
             images = to_float(images)
-        first = images[0] if are_cut else images
+        first = ops.convert_to_tensor(images[0]) if are_cut else images
         # For the global batch: every replica draws the same numbers and takes its own.
         batch_size = ops.shape(first)[0] * replicas.count()
         parameters = self.draw(batch_size, *first.shape[1:], seed)
@@ -138,7 +137,7 @@ class Policy:
         return [
             made
             for view, cut, drawn in zip(self.views, images, parameters, strict=True)
-            for made in _fused(change_view, view, cut, drawn)
+            for made in _fused(_change_cut, view, ops.convert_to_tensor(cut), drawn)
         ]
 
     def draw(self, batch_size, height, width, channels, seed):
@@ -353,6 +352,10 @@ def center_crop(size, fraction=CENTER_FRACTION):
         fraction: side of the square over the shorter side, in (0, 1].
     """
     return Policy([View(size=size, center_fraction=fraction)])
+
+
+def _change_cut(view, images, drawn):
+    return change_view(view, to_float(images), drawn)
 
 
 def _fused(make, view, images, drawn):

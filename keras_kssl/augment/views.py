@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import functools
 import math
 
 import keras
@@ -202,24 +203,45 @@ def change_view(view, images, parameters):
     if "flip" in parameters:
         images = image_ops.choose(parameters["flip"], image_ops.flip(images), images)
     if "order" in parameters:
-        images = apply_jitter(view.style, images, parameters)
-    if "grayscale" in parameters:
-        images = image_ops.choose(
-            parameters["grayscale"], image_ops.grayscale(images), images
+        images = _where(
+            _is_jittered(view.style, parameters),
+            lambda images: apply_jitter(view.style, images, parameters),
+            images,
         )
+    if "grayscale" in parameters:
+        images = _where(parameters["grayscale"], image_ops.grayscale, images)
     if "blur_sigma" in parameters:
         if view.style == "byol":
             radius, padding = view.size // 20, "zeros"
         else:
             radius, padding = math.ceil(3 * view.blur_sigma[1]), "edge"
-        images = image_ops.gaussian_blur(
-            images, parameters["blur_sigma"], radius, padding
+        sigma = parameters["blur_sigma"]
+        images = _where(
+            sigma > 0.0,
+            lambda images: image_ops.gaussian_blur(images, sigma, radius, padding),
+            images,
         )
     if "solarize" in parameters:
-        images = image_ops.choose(
-            parameters["solarize"], image_ops.solarize(images), images
-        )
+        images = _where(parameters["solarize"], image_ops.solarize, images)
     return image_ops.clip(images)
+
+
+def _where(mask, change, images):
+    """Images of which those that the mask says are changed.
+
+    Of a single image that is not to change the change is not computed.
+    """
+    if images.shape[0] == 1:
+        return ops.cond(mask[0], lambda: change(images), lambda: images)
+    return image_ops.choose(mask, change(images), images)
+
+
+def _is_jittered(style, parameters):
+    names = [name for name in JITTER if name in parameters]
+    return functools.reduce(
+        ops.logical_or,
+        [parameters[name] != _neutral(style, name) for name in names],
+    )
 
 
 def apply_jitter(style, images, parameters):

@@ -120,10 +120,10 @@ class _Photo:
             image.draft(None, (width // shrink, height // shrink))
         if image.mode in _DEEP_MODES:
             largest = _DEEP_MODES[image.mode]
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             array = np.asarray(image, dtype=np.float32)[..., np.newaxis] / largest
             return np.repeat(array, PHOTO_CHANNELS, axis=2)
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if "A" in image.getbands() or "transparency" in image.info:
             image = image.convert("RGBA")
             paper = Image.new("RGBA", image.size, "white")
