@@ -553,14 +553,14 @@ def test_steps_on_a_cpu_make_views_of_large_batches_image_by_image(make, monkeyp
     policy, images = make(SIZE), random_images(12)
     expected = policy(images, seed=3)
     monkeypatch.setattr(_fusing, "_FEWEST_NUMBERS", images.size)
-    views, loops = compiled(lambda images: policy(images, seed=3), images)
+    views, loops = looped(lambda images: policy(images, seed=3), images)
     for view, whole in zip(views, expected, strict=True):
         np.testing.assert_allclose(view, whole, atol=1e-5)
     # One loop, over all images, for each of the settings.
     assert loops == len(policy.views)
 
 
-def compiled(function, images):
+def looped(function, images):
     """What a compiled function of images gives, and its number of loops over them."""
     if keras.backend.backend() == "jax":
         import jax
