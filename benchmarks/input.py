@@ -132,7 +132,7 @@ def _operation(jit_compile):
                 "saturation": 0.2,
                 "hue": 0.1,
             },
-            "blur": {"blur": 1.0},
+            "blur": {"blur": 1.0, "blur_sigma": (0.1, 1.0)},
             "crop": {"crop_scale": (0.08, 1.0), "antialias": False},
         }[operation]
         policy = kssl.augment.Policy([kssl.augment.View(size=224, **view)])
@@ -156,9 +156,9 @@ def _keras_layer(operation):
             saturation_factor=(0.4, 0.6),
             hue_factor=0.1,
         ),
-        # The radius that a sigma of at most 2 has in torchvision's manner.
+        # It takes no sigma above 1, which reaches 3 pixels here.
         "blur": lambda: keras.layers.RandomGaussianBlur(
-            factor=1.0, kernel_size=13, sigma=2.0, value_range=(0, 1)
+            factor=1.0, kernel_size=7, sigma=1.0, value_range=(0, 1)
         ),
         "crop": lambda: keras.layers.RandomZoom((-0.7, 0.0), interpolation="bilinear"),
     }[operation]
