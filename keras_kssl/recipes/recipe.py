@@ -1,13 +1,8 @@
-"""Recipes: a whole pretraining run as plain data, for Python, files and flags alike.
-
-This file loads no deep-learning framework, so that the command line answers at once.
-"""
+"""A whole pretraining run as plain data."""
 
 import dataclasses
 import json
-import math
 import pathlib
-import typing
 from typing import Literal
 
 from keras_kssl._checks import (
@@ -17,157 +12,19 @@ from keras_kssl._checks import (
     check_that,
     message,
 )
+from keras_kssl.recipes import kinds
+from keras_kssl.recipes.defaults import chosen_defaults
+from keras_kssl.recipes.methods import (
+    METHOD_OPTIONS,
+    MULTI_CROP,
+    REFUSED_ELSEWHERE,
+    Method,
+    Policy,
+)
 
-Method = Literal["ssl_hsic", "sfrik", "simclr", "vicreg", "auh", "barlow_twins", "byol"]
-Policy = Literal["byol", "vicreg", "simclr", "auh", "swav", "obow"]
 Encoder = Literal[
     "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
 ]
-
-# What each method's authors used, for auh SFRIK's; see the docstrings of the models.
-# Learning rates are per 256 images of the batch, for LARS.
-_METHOD_DEFAULTS = {
-    "ssl_hsic": {
-        "augment": "byol",
-        "base_learning_rate": 0.4,
-        "final_fraction": 0.0,
-        "average_decay": 0.999,
-        "projector": (4096, 256),
-    },
-    "sfrik": {
-        "augment": "vicreg",
-        "base_learning_rate": 1.2,
-        "final_fraction": 0.001,
-        "average_decay": 0.0,
-        "projector": (8192, 8192, 8192),
-    },
-    "simclr": {
-        "augment": "simclr",
-        "base_learning_rate": 0.3,
-        "final_fraction": 0.0,
-        "average_decay": 0.0,
-        "projector": (2048, 128),
-        "temperature": 0.1,
-    },
-    "vicreg": {
-        "augment": "vicreg",
-        "base_learning_rate": 0.2,
-        "final_fraction": 0.001,
-        "average_decay": 0.0,
-        "projector": (8192, 8192, 8192),
-        "invariance_weight": 25.0,
-        "weight_per_pair": False,
-        "variance_weight": 25.0,
-        "covariance_weight": 1.0,
-    },
-    "auh": {
-        "augment": "vicreg",
-        "base_learning_rate": 1.0,
-        "final_fraction": 0.001,
-        "average_decay": 0.0,
-        "projector": (8192, 8192, 8192),
-        # 3000 for each of 8192 coordinates.
-        "invariance_weight": 3000.0 / 8192.0,
-    },
-    "barlow_twins": {
-        "augment": "vicreg",
-        "base_learning_rate": 0.2,
-        "final_fraction": 0.001,
-        "average_decay": 0.0,
-        "projector": (8192, 8192, 8192),
-        "redundancy_weight": 0.005,
-    },
-    "byol": {
-        "augment": "byol",
-        "base_learning_rate": 0.2,
-        "final_fraction": 0.0,
-        "average_decay": 0.0,
-        "projector": (4096, 256),
-    },
-}
-# Options that mean something to some methods alone.
-METHOD_OPTIONS = {
-    "ssl_hsic": (
-        "regularizer_weight",
-        "target",
-        "target_decay",
-        "normalize_output",
-        "estimator",
-        "num_features",
-        "kernel",
-        "kernel_scale",
-        "learn_scale",
-        "regularize_small",
-    ),
-    "sfrik": (
-        "invariance_weight",
-        "weight_per_pair",
-        "coefficients",
-        "regularize_small",
-    ),
-    "simclr": ("temperature",),
-    "vicreg": (
-        "invariance_weight",
-        "variance_weight",
-        "covariance_weight",
-        "regularize_small",
-    ),
-    "auh": ("invariance_weight", "weight_per_pair", "regularize_small"),
-    "barlow_twins": ("redundancy_weight",),
-    "byol": ("target_decay",),
-}
-# Those that are refused elsewhere; the others stand in the recipes of all runs.
-_REFUSED_ELSEWHERE = (
-    "kernel",
-    "kernel_scale",
-    "learn_scale",
-    "temperature",
-    "variance_weight",
-    "covariance_weight",
-    "redundancy_weight",
-)
-# What serves runs better that are too short for a target network, an average over a
-# thousand steps and the largest crops' variety to pay, as measured in benchmarks/.
-_SHORT_RUN_DEFAULTS = {
-    "ssl_hsic": {"average_decay": 0.99, "projector": (512, 128)},
-    "sfrik": {"projector": (512, 512, 512)},
-    "simclr": {"projector": (512, 128)},
-    "vicreg": {"projector": (512, 512, 512)},
-    "auh": {"projector": (512, 512, 512)},
-    "barlow_twins": {"projector": (512, 512, 512)},
-    "byol": {"projector": (512, 128)},
-}
-_SHORT_RUN = 10_000
-# Policies with small crops, and the areas of their larger ones as published.
-_MULTI_CROP = {"swav": (0.14, 1.0), "obow": (0.08, 0.6)}
-_ADAM_LEARNING_RATE = 2e-3
-# SFRIK's published weight per pair, 4000 / 8192 at a batch of 2048, times that batch:
-# the diagonal of its kernel matrix weighs 1 / batch, and the weight goes with it.
-_SFRIK_PAIR_WEIGHT = 1000.0
-_LARGEST_BATCH = 256
-# Steps and epochs of a run by default, without and with an accelerator.
-_STEPS = {False: 3_000, True: 50_000}
-_EPOCHS = {False: (5, 100), True: (10, 800)}
-_LARGEST_SIZE = {False: 96, True: 224}
-_AUTO_CIFAR_STEM_BELOW = 64
-# From here on their smallest crops have the 32 pixels that the other stem needs.
-_AUTO_CIFAR_STEM_BELOW_WITH_SMALL_CROPS = 75
-_MANY_IMAGES = 100_000
-# Judgements in a run, each of which costs a pass over the labelled images.
-_JUDGEMENTS = 10
-_FEWEST_JUDGED_EPOCHS = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What the defaults of a recipe depend on: the data and the machine."""
-
-    count: int
-    """Number of images."""
-    shorter_side: int
-    """Median over the images of their shorter side, in pixels."""
-    has_accelerator: bool
-    """Whether there is a GPU or TPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,8 +187,8 @@ class Recipe:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
-            check_kind(field.name, getattr(self, field.name), field.type)
-            choices = _choices(field.type)
+            kinds.check_kind(field.name, getattr(self, field.name), field.type)
+            choices = kinds.choices(field.type)
             if choices and not (value is None and field.default is None):
                 check_choice("recipe", field.name, value, choices)
         self._check()
@@ -393,9 +250,9 @@ class Recipe:
         for rule, is_right in (
             (
                 "left out without small crops, which "
-                + " and ".join(_MULTI_CROP)
+                + " and ".join(MULTI_CROP)
                 + " make",
-                self.augment in _MULTI_CROP,
+                self.augment in MULTI_CROP,
             ),
             (
                 f"left out for {self.method}",
@@ -432,7 +289,7 @@ class Recipe:
 
     def _check_method(self):
         """Refuses options that mean nothing to the method, or to its kernel."""
-        for name in _REFUSED_ELSEWHERE:
+        for name in REFUSED_ELSEWHERE:
             value = getattr(self, name)
             check_that(
                 value is None or name in METHOD_OPTIONS[self.method],
@@ -474,74 +331,7 @@ class Recipe:
         is done by `learning_rate`), what is optional and what is refused for the
         method.
         """
-        machine = facts.has_accelerator
-        batch_size = self.batch_size or _default_batch_size(facts.count)
-        steps = max(1, facts.count // batch_size)
-        epochs = self.epochs or _clip(round(_STEPS[machine] / steps), *_EPOCHS[machine])
-        is_short = epochs * steps < _SHORT_RUN
-        size = self.size or min(facts.shorter_side, _LARGEST_SIZE[machine])
-        rule = f"a divisor of the batch size, {batch_size}, with two images or more in "
-        check_that(
-            batch_size % self.micro_batches == 0
-            and batch_size >= 2 * self.micro_batches,
-            "recipe",
-            "micro_batches",
-            rule + "a part",
-            self.micro_batches,
-        )
-        augment = self.augment or _METHOD_DEFAULTS[self.method]["augment"]
-        crop_min, crop_max = published_crops(augment)
-        if is_short and augment not in _MULTI_CROP:
-            crop_min = 0.2
-        crop_max = self.crop_max or crop_max
-        large = "resnet50" if facts.count >= _MANY_IMAGES else "resnet18"
-        base = self.base_learning_rate
-        defaults = {
-            "batch_size": batch_size,
-            "epochs": epochs,
-            "warmup_epochs": min(10.0, epochs / 10),
-            "size": size,
-            "encoder": large if machine else "resnet10",
-            "optimizer": "adam" if is_short and base is None else "lars",
-            "crop_min": min(crop_min, crop_max),
-            "crop_max": crop_max,
-            "target": not is_short,
-            "eval_every": self._judgement_interval(epochs),
-            "invariance_weight": _SFRIK_PAIR_WEIGHT / batch_size,
-            "weight_per_pair": self.invariance_weight is None,
-            **_METHOD_DEFAULTS[self.method],
-            **(_SHORT_RUN_DEFAULTS[self.method] if is_short else {}),
-            **(self._kernel_defaults() if self.method == "ssl_hsic" else {}),
-        }
-        usual = defaults.pop("base_learning_rate")
-        scaled = (usual if base is None else base) * batch_size / 256
-        optimizer = self.optimizer or defaults["optimizer"]
-        defaults["learning_rate"] = (
-            scaled if optimizer == "lars" else _ADAM_LEARNING_RATE
-        )
-        chosen = {
-            name: value
-            for name, value in defaults.items()
-            if getattr(self, name) is None
-        }
-        if self.stem == "auto":
-            is_small = size < (
-                _AUTO_CIFAR_STEM_BELOW_WITH_SMALL_CROPS
-                if augment in _MULTI_CROP
-                else _AUTO_CIFAR_STEM_BELOW
-            )
-            chosen["stem"] = "cifar" if is_small else "imagenet"
-        return dataclasses.replace(self, **chosen)
-
-    def _kernel_defaults(self):
-        kernel = self.kernel or "imq"
-        defaults = {"kernel": kernel, "learn_scale": kernel == "imq"}
-        return defaults if kernel == "linear" else {**defaults, "kernel_scale": 1.0}
-
-    def _judgement_interval(self, epochs):
-        if self.eval_test is None or epochs < _FEWEST_JUDGED_EPOCHS:
-            return 0
-        return math.ceil(epochs / _JUDGEMENTS)
+        return dataclasses.replace(self, **chosen_defaults(self, facts))
 
     def differences(self, other, names=None):
         """Options that are others there: (here, there) by name.
@@ -594,92 +384,3 @@ class Recipe:
                 f"recipe: {str(path)!r} must be text in UTF-8. Received: {error}."
             ) from None
         return cls.from_json(text)
-
-
-def published_crops(policy):
-    """Smallest and largest crop of a policy, as shares of the image's area."""
-    return _MULTI_CROP.get(policy, (0.08, 1.0))
-
-
-def check_kind(name, value, annotation):
-    """Raises `TypeError` where a value is not of the kind that an option takes."""
-    kinds = typing.get_args(annotation) or (annotation,)
-    if typing.get_origin(annotation) in (Literal, tuple):
-        kinds = (annotation,)
-    for kind in kinds:
-        origin = typing.get_origin(kind)
-        if origin is Literal and (isinstance(value, str) or None in kinds):
-            return
-        if origin is tuple and isinstance(value, tuple):
-            for part in value:
-                check_number("recipe", name, part)
-            return
-        if kind is type(None) and value is None:
-            return
-        # Numbers have checks of their own, with limits.
-        if kind in (int, float) and value is not None:
-            return
-        if isinstance(kind, type) and type(value) is kind:
-            return
-    rule = " or ".join(_kind_name(kind) for kind in kinds)
-    raise TypeError(message("recipe", name, rule, value))
-
-
-def _kind_name(kind):
-    names = {str: "text", bool: "true or false", type(None): "left out"}
-    names |= {int: "an integer", float: "a number"}
-    if typing.get_origin(kind) is tuple:
-        return "a list of numbers"
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(kind)))
-    return names.get(kind, getattr(kind, "__name__", str(kind)))
-
-
-def _choices(annotation):
-    """Values that a `Literal`, or a union with one, allows; `None` for other types."""
-    for part in (annotation, *typing.get_args(annotation)):
-        if typing.get_origin(part) is Literal:
-            return typing.get_args(part)
-    return None
-
-
-def _default_batch_size(count):
-    """The largest power of two that makes four steps of an epoch, from 2 to 256."""
-    size = _LARGEST_BATCH
-    while size > 2 and 4 * size > count:
-        size //= 2
-    return size
-
-
-def _clip(value, low, high):
-    return max(low, min(value, high))
-
-
-def quickstart(method, seed=0):
-    """The recipe of `kssl quickstart`: minutes on two CPU cores."""
-    weights = {"invariance_weight": 8.0, "weight_per_pair": True}
-    return Recipe(
-        method=method,
-        data="builtin:digits:train",
-        eval_test="builtin:digits:test",
-        eval_every=7,
-        encoder="resnet10",
-        width=0.25,
-        projector=_SHORT_RUN_DEFAULTS[method]["projector"],
-        augment="auh",
-        size=20,
-        crop_min=0.2,
-        crop_max=0.5,
-        flip=0.0,
-        epochs=20,
-        batch_size=64,
-        optimizer="adam",
-        learning_rate=0.006,
-        target=False,
-        # The root of HSIC(Z, Z) of a batch without structure grows like 1 / sqrt(n):
-        # weighed as in batches of thousands it would drown the first term here.
-        regularizer_weight=2.0,
-        **(weights if method in ("ssl_hsic", "sfrik") else {}),
-        average_decay=0.99,
-        seed=seed,
-    )
