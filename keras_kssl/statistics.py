@@ -22,9 +22,9 @@ from keras_kssl.kernels import (
 
 # Below this squared length a vector counts as zero and is scaled, not normalised.
 _SMALLEST_SQUARED_NORM = 1e-12
-# Elements of a block of the Gram matrix, where that does not make too many of them.
-_BLOCK_ELEMENTS = 2**20
-_MOST_BLOCKS = 8
+# Elements of a block of the Gram matrix, 4 MB, and for how many dimensions of the
+# embeddings: in more of them its products take the time, not what is done to it.
+_BLOCK_ELEMENTS, _BLOCK_DIM = 2**20, 1024
 
 
 def unit_rows(x):
@@ -253,30 +253,41 @@ def _sum_of_values(kernel):
     @ops.custom_gradient
     def total(z):
         every = replicas.global_rows(z)
-        columns = ops.transpose(every)
-        sums, slopes = [], []
-        for rows in _blocks(z, every.shape[0]):
-            values, slope = kernel.with_slope(ops.matmul(rows, columns), z.shape[-1])
-            sums.append(ops.sum(values))
-            slopes.append(ops.matmul(slope, every))
+
+        def of_block(rows):
+            products = ops.matmul(rows, ops.transpose(every))
+            values, slope = kernel.with_slope(products, z.shape[-1])
+            return ops.sum(values), ops.matmul(slope, every)
+
+        count = _num_blocks(*z.shape, every.shape[0])
+        if count == 1:
+            sums, slopes = of_block(z)
+        else:
+            # Each block has rows from all over: on JAX from every device of a batch
+            # that is shared out. A loop, so that few are in memory at a time.
+            blocks = ops.reshape(z, (-1, count, z.shape[-1]))
+            sums, slopes = ops.map(of_block, ops.transpose(blocks, (1, 0, 2)))
+            slopes = ops.reshape(ops.transpose(slopes, (1, 0, 2)), z.shape)
 
         def gradient(*args, upstream=None):
             if upstream is None:
                 (upstream,) = args
-            return 2.0 * upstream * ops.concatenate(slopes)
+            return 2.0 * upstream * slopes
 
-        return sum(sums), gradient
+        return ops.sum(sums), gradient
 
     return total
 
 
-def _blocks(z, num_columns):
-    """Rows of z in blocks whose products with so many columns stay in the caches."""
-    rows = z.shape[0]
-    if rows is None or num_columns is None:
-        return [z]
-    size = max(_BLOCK_ELEMENTS // num_columns, -(-rows // _MOST_BLOCKS), 1)
-    return [z[start : start + size] for start in range(0, rows, size)]
+def _num_blocks(rows, dim, columns):
+    """A divisor of the rows: blocks whose products with so many columns are small."""
+    if rows is None or columns is None:
+        return 1
+    elements = _BLOCK_ELEMENTS * max(1, dim // _BLOCK_DIM)
+    count = -(-rows * columns // elements)
+    # Next to no divisors: rather blocks that are too large than ever so many.
+    fitting = [n for n in range(count, 4 * count + 1) if rows % n == 0]
+    return fitting[0] if fitting else 1
 
 
 def alignment(z_1, z_2):

@@ -235,6 +235,25 @@ def test_mmd_of_collapse_and_of_orthogonal_embeddings():
     assert value == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(("rows", "blocks"), [(12, 3), (14, 7), (13, 1), (4, 1)])
+def test_mmd_in_blocks_of_rows_is_that_of_all_at_once(rows, blocks, monkeypatch):
+    monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 64)
+    assert statistics._num_blocks(rows, 8, rows) == blocks
+    z, coefficients = unit_vectors(rows, 8), (1.0, 40.0, 30.0, 7.0)
+    kernel = kernels.Zonal(coefficients)
+
+    def automatic(z):
+        products = ops.matmul(z, ops.transpose(z))
+        return ops.mean(kernel.from_inner_products(products, 8))
+
+    value, (gradient,) = value_and_gradients(
+        lambda z: statistics.mmd_to_uniform(z, coefficients), z
+    )
+    expected_value, (expected,) = value_and_gradients(automatic, z)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_symmetric_gram_gradient_equals_automatic_differentiation():
     x = unit_vectors(9, 4)
     weights = np.random.default_rng(2).normal(size=(9, 9)).astype("float32")
