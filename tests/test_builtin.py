@@ -6,6 +6,8 @@ import pytest
 from keras_kssl.data import builtin, open_source
 from keras_kssl.evaluation import knn_accuracy
 
+pytestmark = pytest.mark.any_backend
+
 # Above this a set would be too easy to show what an encoder adds to pixels.
 RAW_PIXEL_BOUND = 0.5
 

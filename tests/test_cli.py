@@ -75,6 +75,7 @@ def test_run_folder_holds_what_the_documentation_lists(run_folder):
     assert pictures == {"curves.png", "embeddings.png", "views.png"}
 
 
+@pytest.mark.any_backend
 def test_recipe_of_a_run_is_resolved(run_folder, files):
     recipe = json.loads((run_folder / "recipe.json").read_text())
     left = {name for name, value in recipe.items() if value is None}
@@ -185,6 +186,7 @@ def test_all_formats_are_those_that_can_be_written_here(run_folder, tmp_path, ca
     np.testing.assert_allclose(features, module(tf.zeros((1, 16, 16, 3))), atol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_a_format_that_cannot_be_written_is_refused_before_any_work(
     run_folder, tmp_path, capsys
 ):
@@ -226,6 +228,7 @@ def one_sentence(capsys):
     return said
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("data", "options", "expected"),
     [
@@ -262,6 +265,7 @@ def test_wrong_input_ends_before_training_in_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("source", ["photos", "npy:a.npy", "builtin:digit", "npz:"])
 def test_unknown_sources_are_refused(tmp_path, capsys, source):
     arguments = ["pretrain", "--data", source, "--out", str(tmp_path / "run")]
@@ -269,6 +273,7 @@ def test_unknown_sources_are_refused(tmp_path, capsys, source):
     assert repr(source.removeprefix("builtin:")) in one_sentence(capsys)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -286,6 +291,7 @@ def test_unknown_flags_and_values_are_named(tmp_path, capsys, options, named):
     assert named in capsys.readouterr().err
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("arguments", [[], ["pretrian"], ["evaluate"], ["extract"]])
 def test_missing_or_unknown_commands_end_in_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -294,6 +300,7 @@ def test_missing_or_unknown_commands_end_in_code_2(arguments, capsys):
     assert capsys.readouterr().err
 
 
+@pytest.mark.any_backend
 def test_another_run_is_kept_unless_it_is_to_be_replaced(files, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
@@ -328,12 +335,14 @@ def test_images_of_five_channels_train_by_their_own_moments(tmp_path):
     assert (run / "pictures" / "views.png").is_file()
 
 
+@pytest.mark.any_backend
 def test_pretraining_wants_images(tmp_path, capsys):
     assert cli.main(["pretrain", "--out", str(tmp_path / "run")]) == 2
     assert "`data` must be given" in one_sentence(capsys)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_runs_without_a_name_get_folders_of_their_own(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
@@ -347,6 +356,7 @@ def test_runs_without_a_name_get_folders_of_their_own(files, tmp_path, monkeypat
     assert [str(out) for out in asked] == ["runs/ssl_hsic_good", "runs/ssl_hsic_good_2"]
 
 
+@pytest.mark.any_backend
 def test_other_files_are_never_replaced(files, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
@@ -356,6 +366,7 @@ def test_other_files_are_never_replaced(files, tmp_path, capsys):
     assert (run / "thesis.tex").read_text() == "words"
 
 
+@pytest.mark.any_backend
 def test_recipe_comes_from_flags_or_from_a_file(files, tmp_path, capsys):
     file = tmp_path / "recipe.json"
     out = ["--out", str(tmp_path / "run"), "--recipe-file", str(file)]
@@ -368,6 +379,7 @@ def test_recipe_comes_from_flags_or_from_a_file(files, tmp_path, capsys):
     assert "without a preset and options of the recipe" in one_sentence(capsys)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -390,6 +402,7 @@ def test_evaluate_refuses_wrong_input(run_folder, files, capsys, options, expect
     assert expected in one_sentence(capsys)
 
 
+@pytest.mark.any_backend
 def test_export_and_evaluate_want_a_finished_run(tmp_path, capsys):
     assert cli.main(["export", str(tmp_path), "--out", str(tmp_path / "a")]) == 2
     assert "must be a finished run" in one_sentence(capsys)
@@ -403,6 +416,7 @@ def test_doctor_tells_versions_backend_and_devices(capsys):
     assert "devices: " in said
 
 
+@pytest.mark.any_backend
 def test_help_lists_the_commands():
     done = subprocess.run(
         [sys.executable, "-m", "keras_kssl.cli", "--help"],

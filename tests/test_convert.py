@@ -90,6 +90,7 @@ def torchvision_names(blocks, convolutions):
 SHAPES = {18: ((2, 2, 2, 2), 2), 50: ((3, 4, 6, 3), 3), 101: ((3, 4, 23, 3), 3)}
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("depth", SHAPES)
 def test_layers_have_torchvisions_names(depth):
     with keras.StatelessScope(initialize_variables=False):
@@ -115,6 +116,7 @@ def test_bottlenecks_come_back_from_state_dicts():
     assert_same_weights(convert.from_torch_resnet(state), encoder)
 
 
+@pytest.mark.any_backend
 def test_state_dicts_are_copies(encoder, state):
     assert state["layer2.0.downsample.0.weight"].shape == (16, 8, 1, 1)
     taken = convert.to_torch_state_dict(encoder)
@@ -130,6 +132,7 @@ def golden_encoder(golden):
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_pytorchs_file_comes_back_bit_for_bit(golden, golden_encoder, suffix, tmp_path):
     path = convert.torch_file(golden_encoder, tmp_path / "new" / f"w{suffix}")
@@ -157,6 +160,7 @@ def test_outputs_equal_pytorchs_from_either_format(golden, golden_encoder, tmp_p
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.any_backend
 def test_pytorch_reads_what_we_read(golden, golden_encoder):
     torch = pytest.importorskip("torch")
     path = golden.folder / "resnet18_seed0.pth"
@@ -168,6 +172,7 @@ def test_pytorch_reads_what_we_read(golden, golden_encoder):
             np.testing.assert_array_equal(ours[name], value.numpy())
 
 
+@pytest.mark.any_backend
 def test_tensors_of_pytorch_are_taken_in_bfloat16_and_with_gradients(encoder, state):
     torch = pytest.importorskip("torch")
     tensors = {name: torch.from_numpy(value) for name, value in state.items()}
@@ -181,6 +186,7 @@ def test_tensors_of_pytorch_are_taken_in_bfloat16_and_with_gradients(encoder, st
     )
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_numbers_of_other_precisions_are_taken(state, dtype):
     other = {name: value.astype(dtype) for name, value in state.items()}
@@ -193,6 +199,7 @@ def found_state(source, **options):
     return find_torch_resnet("test", source, **options)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "prefix", ["", "module.", "backbone.", "module.backbone.", "encoder.", "resnet."]
 )
@@ -210,6 +217,7 @@ def test_prefixes_and_checkpoints_are_understood(state, prefix, key):
     assert all(found.state[name] is value for name, value in expected.items())
 
 
+@pytest.mark.any_backend
 def test_channels_stem_and_normalisation_are_found_or_taken():
     state = convert.to_torch_state_dict(trained(10, 0.25, input_channels=2))
     options = {"mean": (0.1, 0.2), "std": (0.3, 0.4), "name": "mine"}
@@ -225,6 +233,7 @@ def test_channels_stem_and_normalisation_are_found_or_taken():
     assert {name: config[name] for name in options} == options
 
 
+@pytest.mark.any_backend
 def test_of_two_encoders_the_one_that_is_meant_must_be_named(state):
     source = {f"encoder_q.{name}": value for name, value in state.items()}
     source |= {f"encoder_k.{name}": -value for name, value in state.items()}
@@ -236,6 +245,7 @@ def test_of_two_encoders_the_one_that_is_meant_must_be_named(state):
     np.testing.assert_array_equal(found.state["bn1.bias"], -state["bn1.bias"])
 
 
+@pytest.mark.any_backend
 def test_the_classifier_is_left_out_and_other_parts_must_be_named(state, encoder):
     classifier = {"fc.weight": np.zeros((9, 64)), "fc.bias": np.zeros(9)}
     assert found_state({**state, **classifier}, ignore=("fc",)).left_out == (
@@ -266,6 +276,7 @@ def changed(state, **changes):
     return state
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -293,6 +304,7 @@ def test_state_dicts_of_other_networks_are_refused(state, changes, reason):
         convert.from_torch_resnet(changed(state, **changes))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "x" * 10**6, "\u202eb"])
 @pytest.mark.parametrize("place", ["fc{}.weight", "layer2.0.{}.weight", "{}.bn1.bias"])
 def test_names_in_a_file_can_neither_flood_nor_steer_a_terminal(state, name, place):
@@ -308,6 +320,7 @@ def test_names_in_a_file_can_neither_flood_nor_steer_a_terminal(state, name, pla
         assert len(text) < 1500
 
 
+@pytest.mark.any_backend
 def test_a_file_of_many_networks_is_refused_in_few_words(state):
     marks = ("conv1.weight", "layer1.0.conv1.weight")
     many = {f"{n}.{mark}": state[mark] for n in range(1000) for mark in marks}
@@ -320,6 +333,7 @@ def test_a_file_of_many_networks_is_refused_in_few_words(state):
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.any_backend
 def test_encoders_that_pytorch_has_not_are_refused():
     same = ResNet(10, **SMALL, padding="same")
     with pytest.raises(ValueError, match="padded symmetrically, as PyTorch pads"):
@@ -328,6 +342,7 @@ def test_encoders_that_pytorch_has_not_are_refused():
         convert.to_torch_state_dict(keras.Sequential())
 
 
+@pytest.mark.any_backend
 def test_files_for_pytorch_appear_whole_or_not_at_all(encoder, tmp_path, monkeypatch):
     path = tmp_path / "w.pth"
     assert convert.torch_file(encoder, path) == str(path)
@@ -424,6 +439,7 @@ def checkpoint(hsic_encoder):
     }
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("options", "bias", "mean"),
     [
@@ -446,6 +462,7 @@ def test_the_network_of_the_authors_that_is_meant_is_taken(
         np.testing.assert_array_equal(value, expected[path], err_msg=path)
 
 
+@pytest.mark.any_backend
 def test_the_file_that_the_authors_write_is_read(checkpoint, tmp_path):
     flat_mapping = named("haiku._src.data_structures.FlatMapping")
     experiment, average = checkpoint["experiment_state"], checkpoint["ema_state"]
@@ -503,6 +520,7 @@ def test_features_of_the_authors_networks_equal_haikus():
     assert_close_to_scale(found(images, training=False), np.asarray(expected))
 
 
+@pytest.mark.any_backend
 def test_checkpoints_of_other_networks_are_refused(checkpoint):
     parameters = checkpoint["ema_state"]["online_params"]
     state = checkpoint["experiment_state"]["online_state"]
@@ -545,6 +563,7 @@ def maps_of(encoder):
     return keras.Model(encoder.input, [encoder.get_layer(n).output for n in names])
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "depth",
     [18, *(pytest.param(n, marks=pytest.mark.slow) for n in (34, 50, 101, 152))],
@@ -576,6 +595,7 @@ def test_kerashubs_backbone_gives_the_same_maps_and_comes_back(keras_hub, depth)
         assert_close_to_scale(moved[path], value, tolerance)
 
 
+@pytest.mark.any_backend
 def test_a_preset_of_kerashub_comes_back_with_its_converter(keras_hub, tmp_path):
     encoder = trained(18, input_channels=1, mean=(0.4,), std=(0.2,))
     backbone = convert.to_keras_hub(encoder)
@@ -590,6 +610,7 @@ def test_a_preset_of_kerashub_comes_back_with_its_converter(keras_hub, tmp_path)
     assert loaded.image_size == (40, 40)
 
 
+@pytest.mark.any_backend
 def test_kinds_of_resnets_that_kerashub_or_we_have_not_are_refused(keras_hub, encoder):
     with pytest.raises(ValueError, match="width 1 with stem='imagenet'"):
         convert.to_keras_hub(encoder)
@@ -616,6 +637,7 @@ def test_kinds_of_resnets_that_kerashub_or_we_have_not_are_refused(keras_hub, en
             convert.from_keras_hub(backbone)
 
 
+@pytest.mark.any_backend
 def test_without_kerashub_the_line_that_installs_it_is_given(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "keras_hub", None)
     encoder = ResNet(10)
@@ -631,6 +653,7 @@ def test_without_kerashub_the_line_that_installs_it_is_given(monkeypatch):
 # The command.
 
 
+@pytest.mark.any_backend
 @tensorflow_only
 def test_the_command_converts_there_and_back(encoder, state, tmp_path, capsys):
     first, second, third = (tmp_path / n for n in ("a.pth", "b.keras", "c.safetensors"))
@@ -647,6 +670,7 @@ def test_the_command_converts_there_and_back(encoder, state, tmp_path, capsys):
     assert_same_weights(convert.from_torch_resnet(third), encoder)
 
 
+@pytest.mark.any_backend
 @tensorflow_only
 def test_the_command_reads_checkpoints_of_the_authors(checkpoint, tmp_path):
     write_npy(tmp_path / "checkpoint.npy", checkpoint)
@@ -656,6 +680,7 @@ def test_the_command_reads_checkpoints_of_the_authors(checkpoint, tmp_path):
     assert_same_weights(found, convert.from_ssl_hsic_checkpoint(checkpoint, "target"))
 
 
+@pytest.mark.any_backend
 def test_the_command_refuses_wrong_input_in_a_sentence(encoder, tmp_path, capsys):
     names = ("e.keras", "same.keras", "w.pth", "w.npy")
     keras_file, same, broken, checkpoint = (str(tmp_path / name) for name in names)

@@ -55,6 +55,7 @@ def test_examples_in_docstrings_give_what_they_print(module):
     assert result.failed == 0
 
 
+@pytest.mark.any_backend
 def test_the_library_has_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = [
@@ -82,11 +83,13 @@ def assert_parses(words, monkeypatch):
     assert len(ran) == 1 or "--help" in words
 
 
+@pytest.mark.any_backend
 def test_a_wrong_command_line_would_be_found(monkeypatch):
     with pytest.raises(AssertionError, match="kssl pretrain --epoch 3"):
         assert_parses(["pretrain", "--epoch", "3"], monkeypatch)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_in_the_help_can_be_typed(command, monkeypatch):
     _, found, text = command.__doc__.partition("Example: kssl ")
@@ -94,6 +97,7 @@ def test_examples_in_the_help_can_be_typed(command, monkeypatch):
     assert_parses(shlex.split(text), monkeypatch)
 
 
+@pytest.mark.any_backend
 @pytest.mark.skipif(not README.is_file(), reason="there is no README here")
 def test_command_lines_of_the_readme_can_be_typed(monkeypatch):
     commands = list(kssl_commands())

@@ -135,6 +135,7 @@ def test_an_encoder_of_another_rank_is_refused(output):
         extract_features(output, IMAGES)
 
 
+@pytest.mark.any_backend
 def test_an_encoder_with_several_outputs_is_refused():
     inputs = keras.Input((9, 7, 3))
     model = keras.Model(inputs, [inputs, inputs])
@@ -142,6 +143,7 @@ def test_an_encoder_with_several_outputs_is_refused():
         extract_features(model, IMAGES)
 
 
+@pytest.mark.any_backend
 def test_what_is_no_encoder_is_refused():
     with pytest.raises(ValueError, match="`encoder` must be a Keras model"):
         extract_features("resnet", IMAGES)
@@ -161,6 +163,7 @@ def votes_by_definition(train_x, train_y, test_x, k, temperature, num_classes):
     return votes
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("k", [1, 7, 40])
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 def test_votes_agree_with_the_definition(k, temperature):
@@ -172,6 +175,7 @@ def test_votes_agree_with_the_definition(k, temperature):
     np.testing.assert_allclose(votes, expected, rtol=1e-12)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("k", [10, 20, 100, 200])
 def test_votes_agree_with_the_reference_implementation(golden, k):
     arrays = golden("knn_easy")
@@ -189,6 +193,7 @@ def test_votes_agree_with_the_reference_implementation(golden, k):
     assert accuracy[f"knn_{k}"] == pytest.approx(float(arrays[f"k{k}_top1_f64"]) / 100)
 
 
+@pytest.mark.any_backend
 def test_blocks_of_test_rows_change_nothing(monkeypatch):
     train_x, train_y = clusters(50)
     test_x, _ = clusters(23, seed=1)
@@ -199,6 +204,7 @@ def test_blocks_of_test_rows_change_nothing(monkeypatch):
     np.testing.assert_allclose(knn_votes(train_x, train_y, test_x, 5), whole, rtol=1e-4)
 
 
+@pytest.mark.any_backend
 def test_votes_do_not_change_with_the_length_of_features():
     train_x, train_y = clusters(50)
     test_x, _ = clusters(9, seed=1)
@@ -208,6 +214,7 @@ def test_votes_do_not_change_with_the_length_of_features():
     )
 
 
+@pytest.mark.any_backend
 def test_small_temperatures_do_not_overflow_and_rank_as_exact_arithmetic_does():
     train_x, train_y = clusters(50)
     test_x, _ = clusters(30, seed=1)
@@ -220,6 +227,7 @@ def test_small_temperatures_do_not_overflow_and_rank_as_exact_arithmetic_does():
     np.testing.assert_array_equal(votes.argmax(axis=1), nearest)
 
 
+@pytest.mark.any_backend
 def test_both_sides_of_the_overflow_limit_share_their_ratios():
     train_x, train_y = clusters(50)
     above, below = (
@@ -230,17 +238,20 @@ def test_both_sides_of_the_overflow_limit_share_their_ratios():
     np.testing.assert_allclose(*ratios, atol=1e-3)
 
 
+@pytest.mark.any_backend
 def test_zero_rows_vote_with_similarity_zero():
     votes = knn_votes(np.zeros((3, 2)), np.array([0, 1, 1]), np.ones((1, 2)), 3)
     assert votes.tolist() == [[1.0, 2.0]]
 
 
+@pytest.mark.any_backend
 def test_raw_pixels_can_be_scored():
     pixels = IMAGES.reshape(23, -1)
     labels = np.arange(23) % 3
     assert knn_accuracy(pixels, labels, pixels, labels, k=1) == {"knn_1": 1.0}
 
 
+@pytest.mark.any_backend
 def test_several_numbers_of_neighbours_score_as_each_alone():
     x, y = clusters(60, spread=3.0)
     test_x, test_y = clusters(200, spread=3.0, seed=1)
@@ -250,6 +261,7 @@ def test_several_numbers_of_neighbours_score_as_each_alone():
     assert len(set(together.values())) == 3
 
 
+@pytest.mark.any_backend
 def test_numbers_of_neighbours_above_the_training_set_are_left_out():
     x, y = clusters(30)
     assert list(knn_accuracy(x, y, x, y)) == ["knn_10", "knn_20"]
@@ -269,6 +281,7 @@ def test_knn_scores_an_encoder():
 # Linear probe.
 
 
+@pytest.mark.any_backend
 def test_gradient_agrees_with_the_definition():
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(11, 5)), generator.integers(0, 3, 11)
@@ -284,6 +297,7 @@ def test_gradient_agrees_with_the_definition():
     np.testing.assert_allclose(gradient, expected.reshape(6, 5), rtol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_steps_are_momentum_with_a_cosine():
     x, y = clusters(12, dim=4, classes=3)
     rates, steps = (0.5, 0.1), 7
@@ -301,6 +315,7 @@ def test_steps_are_momentum_with_a_cosine():
         np.testing.assert_allclose(bias, parameter[4], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_every_example_is_used_once_per_epoch():
     seen = []
 
@@ -318,6 +333,7 @@ def test_every_example_is_used_once_per_epoch():
     assert not np.array_equal(np.concatenate(seen[:3]), np.concatenate(seen[3:]))
 
 
+@pytest.mark.any_backend
 def test_rates_trained_side_by_side_equal_rates_trained_alone():
     x, y = clusters(300)
     together = train_softmax_regression(x, y, 5, (0.3, 0.01), epochs=5)
@@ -327,6 +343,7 @@ def test_rates_trained_side_by_side_equal_rates_trained_alone():
             np.testing.assert_allclose(both[index], one[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_probe_is_as_good_as_logistic_regression():
     linear_model = pytest.importorskip("sklearn.linear_model")
     x, y = clusters(1500, spread=1.6)
@@ -339,6 +356,7 @@ def test_probe_is_as_good_as_logistic_regression():
     assert score["linear"] == pytest.approx(expected, abs=0.015)
 
 
+@pytest.mark.any_backend
 def test_scale_and_offset_of_features_do_not_matter():
     x, y = clusters(400)
     test_x, test_y = clusters(400, seed=1)
@@ -350,6 +368,7 @@ def test_scale_and_offset_of_features_do_not_matter():
     assert moved["linear"] == pytest.approx(plain["linear"], abs=0.01)
 
 
+@pytest.mark.any_backend
 def test_constant_features_do_no_harm():
     x, y = clusters(400)
     padded = np.concatenate([x, np.full((400, 1), 0.1, "float32")], axis=1)
@@ -359,6 +378,7 @@ def test_constant_features_do_no_harm():
     assert score == linear_accuracy(x, y, x, y, epochs=10)
 
 
+@pytest.mark.any_backend
 def test_rate_is_chosen_without_the_test_set():
     x, y = clusters(400, spread=2.0)
     test_x, test_y = clusters(100, seed=1)
@@ -369,6 +389,7 @@ def test_rate_is_chosen_without_the_test_set():
         assert first[key] == second[key]
 
 
+@pytest.mark.any_backend
 def test_validation_examples_choose_the_rate_and_are_then_learned_from():
     x, y = clusters(300, spread=0.5)
     # On wrong labels a rate that learns next to nothing is best.
@@ -392,6 +413,7 @@ def test_validation_examples_choose_the_rate_and_are_then_learned_from():
         linear_accuracy(x, y, x, y, validation=(x, y + 1), **options)
 
 
+@pytest.mark.any_backend
 def test_the_better_rate_is_chosen():
     noisy_x, noisy_y = clusters(400, dim=64, spread=3.0)
     score = linear_accuracy(
@@ -400,6 +422,7 @@ def test_the_better_rate_is_chosen():
     assert score["learning_rate"] == 0.01
 
 
+@pytest.mark.any_backend
 def test_a_seed_gives_the_same_numbers_again():
     x, y = clusters(300, spread=2.0)
     scores = [linear_accuracy(x, y, x, y, seed, epochs=3) for seed in (0, 0, 1)]
@@ -417,6 +440,7 @@ def test_linear_probe_scores_an_encoder():
 # What both refuse.
 
 
+@pytest.mark.any_backend
 def test_classes_are_the_same_by_name_in_training_and_test_data():
     """Sources number their classes each on its own."""
     images = np.eye(3, dtype="float32").reshape(3, 1, 1, 3)
@@ -432,6 +456,7 @@ def test_classes_are_the_same_by_name_in_training_and_test_data():
         knn(lambda x: x, train, other)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("protocol", [knn_accuracy, linear_accuracy])
 def test_protocols_refuse_what_they_cannot_judge(protocol):
     x, y = clusters(30)
@@ -456,6 +481,7 @@ def test_protocols_refuse_what_they_cannot_judge(protocol):
             protocol(*arguments)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("protocol", [knn, linear_probe])
 def test_unlabelled_data_is_refused_before_the_encoder_runs(protocol):
     def encoder(images):
@@ -468,6 +494,7 @@ def test_unlabelled_data_is_refused_before_the_encoder_runs(protocol):
         protocol(encoder, IMAGES, labelled)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_temperature_must_be_positive(temperature):
     x, y = clusters(30)
@@ -475,12 +502,14 @@ def test_temperature_must_be_positive(temperature):
         knn_votes(x, y, x, 3, temperature)
 
 
+@pytest.mark.any_backend
 def test_too_few_columns_for_the_labels_are_refused():
     x, y = clusters(30)
     with pytest.raises(ValueError, match=r"`num_classes` must be .* at least 5"):
         knn_votes(x, y, x, 3, num_classes=4)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -496,6 +525,7 @@ def test_impossible_training_is_refused(arguments, words):
         linear_accuracy(x, y, x, y, **arguments)
 
 
+@pytest.mark.any_backend
 def test_too_few_examples_to_hold_any_out_are_refused():
     x, y = clusters(9)
     with pytest.raises(ValueError, match="at least 10 examples"):

@@ -14,6 +14,8 @@ from keras_kssl import export
 from keras_kssl.models import ResNet
 from tests.photos import encoded, picture, write_folder
 
+pytestmark = pytest.mark.any_backend
+
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -106,7 +108,6 @@ def test_fine_tune_in_a_process_of_its_own_compares_with_random_weights(
     assert "pretrained weights: accuracy" in done.stdout
 
 
-@pytest.mark.any_backend
 def test_a_file_loads_in_keras_once_the_library_is_imported(pretrained):
     code = (
         "import sys, keras, keras_kssl; "
@@ -123,7 +124,6 @@ def test_a_file_loads_in_keras_once_the_library_is_imported(pretrained):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.any_backend
 def test_features_go_into_scikit_learn(pretrained, capsys):
     options = [str(pretrained), "--limit", "100"]
     example("features_to_scikit_learn").main(options)

@@ -12,6 +12,8 @@ from keras_kssl.data import FileSource, TooManyBroken, decoding, open_source
 from keras_kssl.data.decoding import BrokenImage, decode, read_header
 from tests.photos import broken_files, encoded, odd_files, picture, turned, write_folder
 
+pytestmark = pytest.mark.any_backend
+
 RGB = picture(40, 48)
 
 

@@ -38,6 +38,7 @@ def test_a_report_tells_sizes_formats_labels_copies_and_what_is_broken(folder):
     assert "repair or remove" in text
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("kept", [0, 60])
 def test_a_report_on_a_folder_with_nothing_to_train_on(kept, tmp_path):
     """Broken headers, and broken pixels behind good ones."""
@@ -48,6 +49,7 @@ def test_a_report_on_a_folder_with_nothing_to_train_on(kept, tmp_path):
     assert "cannot be read: 2" in text
 
 
+@pytest.mark.any_backend
 def test_a_report_on_images_without_known_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(inspection, "_cost", lambda source, recipe: [])
     content = encoded(picture(20, 20), "PNG")
@@ -57,6 +59,7 @@ def test_a_report_on_images_without_known_labels(tmp_path, monkeypatch):
     assert "1 classes of 0 to 0 images, 2 images without" in text
 
 
+@pytest.mark.any_backend
 def test_moments_are_those_of_all_pixels(folder):
     source = data.open_source(f"folder:{folder}")
     good = [i for i in range(len(source)) if source.name_of(i) != "b/half.png"]
@@ -67,6 +70,7 @@ def test_moments_are_those_of_all_pixels(folder):
     np.testing.assert_allclose(deviation, pixels.std(axis=0), rtol=1e-4)
 
 
+@pytest.mark.any_backend
 def test_moments_of_arrays_take_part_of_many_images():
     images = np.random.default_rng(0).random((50, 4, 5, 2), dtype="float32")
     source = data.ArraySource(images)
@@ -77,6 +81,7 @@ def test_moments_of_arrays_take_part_of_many_images():
     np.testing.assert_allclose(some, images[[0, 49]].mean(axis=(0, 1, 2)), rtol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_the_command_reports_on_the_machine_and_on_the_data(
     folder, capsys, monkeypatch
 ):
@@ -92,6 +97,7 @@ def test_the_command_reports_on_the_machine_and_on_the_data(
     assert "2 images are few" in said
 
 
+@pytest.mark.any_backend
 def test_a_preview_of_one_image(tmp_path):
     images = np.random.default_rng(0).random((3, 9, 9, 3), dtype="float32")
     drawn = []
@@ -107,6 +113,7 @@ def test_a_preview_of_one_image(tmp_path):
     assert drawn == [[1, 1, 1]]
 
 
+@pytest.mark.any_backend
 def test_a_preview_shows_the_image_that_stands_for_a_broken_one(folder, tmp_path):
     source = data.open_source(f"folder:{folder}", max_broken=0.5)
     broken = source.files.index("b/half.png")
@@ -129,6 +136,7 @@ def test_a_preview_shows_images_and_two_views_of_each(folder, tmp_path, capsys):
     assert other.read_bytes() != path.read_bytes()
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_images_of_other_channels_can_be_looked_at(channels, tmp_path):
     images = np.random.default_rng(0).random((3, 9, 9, channels), dtype="float32")

@@ -239,6 +239,7 @@ def test_collapse_loss_is_the_loss_of_equal_embeddings(name, num_global):
     assert value == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("num_global", [0, 4, 1.0, True])
 def test_wrong_number_of_global_views_is_named_in_the_error(num_global):
     for objective in (objectives.HSIC(), objectives.SFRIK(), objectives.VICReg()):
@@ -391,6 +392,7 @@ def test_terms_of_pairs_go_from_global_views_to_all_others(name):
         assert of_all[term] != pytest.approx(of_global, rel=1e-4)
 
 
+@pytest.mark.any_backend
 def test_sfrik_by_default_has_the_published_weights(golden):
     arrays = golden(SFRIK_CASES[0])
     loss = objectives.SFRIK()([arrays["x"], arrays["y"]])
@@ -399,6 +401,7 @@ def test_sfrik_by_default_has_the_published_weights(golden):
     )
 
 
+@pytest.mark.any_backend
 def test_weight_per_pair_is_the_published_weight_over_the_dimension():
     views = embeddings(3, dim=16)
     published = objectives.SFRIK(4000.0)
@@ -560,6 +563,7 @@ def test_terms_are_those_that_are_named_and_contain_the_loss(make):
     assert float(terms["loss"]) == pytest.approx(float(make()(embeddings())), rel=1e-6)
 
 
+@pytest.mark.any_backend
 def test_auto_takes_the_exact_form_for_small_batches_only():
     # 32 features and 16 coordinates: the limit is a batch of 34 images, two views.
     def objective():
@@ -577,6 +581,7 @@ def test_auto_takes_the_exact_form_for_small_batches_only():
     assert not hsic.gram_is_cheaper(n=16384, dim=256, num_features=512)
 
 
+@pytest.mark.any_backend
 @pytest.mark.skipif(not on_tensorflow, reason="JAX knows the batch size when it traces")
 def test_auto_takes_the_exact_form_for_batches_of_a_size_unknown_when_traced():
     import tensorflow as tf
@@ -613,6 +618,7 @@ def test_random_features_are_drawn_anew_in_each_call_from_the_seed(make):
     assert len(set(losses)) == 3
 
 
+@pytest.mark.any_backend
 def test_random_features_without_a_seed_differ_between_objectives():
     losses = [
         float(
@@ -738,6 +744,7 @@ def test_kernel_scale_is_a_constant_of_the_loss(estimator):
     np.testing.assert_allclose(gradients, expected_gradients, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "objective",
     [
@@ -780,6 +787,7 @@ def test_config_holds_every_argument_and_makes_an_equal_objective(objective):
     )
 
 
+@pytest.mark.any_backend
 @everything
 @pytest.mark.parametrize(
     "shapes",
@@ -803,6 +811,7 @@ def test_views_stacked_in_one_array_are_refused():
         objectives.SFRIK().terms(np.ones((2, 8, 5), "float32"))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("error", "argument", "make"),
     [

@@ -177,7 +177,9 @@ def infer(encoder, source):
     return keras.ops.convert_to_numpy(encoder(images, training=False))
 
 
-@pytest.mark.parametrize("average_decay", [0.9, None])
+@pytest.mark.parametrize(
+    "average_decay", [0.9, pytest.param(None, marks=pytest.mark.any_backend)]
+)
 def test_averaged_encoders_are_judged_as_they_are_at_each_epoch(average_decay):
     expected = Expect(lambda model: model.averaged_encoder())
     plain = Expect(lambda model: model.encoder)
@@ -211,6 +213,7 @@ def test_training_goes_on_as_if_it_had_not_been_judged():
     assert results[0][1:] == results[1][1:]
 
 
+@pytest.mark.any_backend
 def test_a_judge_in_half_an_epoch_more_costs_no_compilation_more(monkeypatch):
     """The first copy of the encoder is kept, and gets the weights of the later ones."""
     made = []
@@ -228,6 +231,7 @@ def test_a_judge_in_half_an_epoch_more_costs_no_compilation_more(monkeypatch):
     assert compiled == [True, False, False]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -253,6 +257,7 @@ def test_wrong_input_is_refused_before_training(options, words):
         OnlineKNN(**{"train": TRAIN, "test": TEST, **options})
 
 
+@pytest.mark.any_backend
 def test_a_probe_wants_ten_images():
     with pytest.raises(ValueError, match="`train` must be at least 10 labelled images"):
         OnlineProbe(TRAIN.take(9), TEST)

@@ -50,11 +50,13 @@ def recorded(batches, steps, **arguments):
     return ops.convert_to_numpy(model.seen + 0).tolist()
 
 
+@pytest.mark.any_backend
 def test_order_is_fixed_for_good():
     # Written down once: a run resumed by another version has to go on where it was.
     assert seen_at(load(SOURCE, 6, seed=3), 0) == [21, 0, 16, 1, 2, 10]
 
 
+@pytest.mark.any_backend
 def test_batches_are_full_and_an_epoch_repeats_no_image():
     batches = load(SOURCE, 6, seed=1)
     assert batches.steps_per_epoch == 3
@@ -63,12 +65,14 @@ def test_batches_are_full_and_an_epoch_repeats_no_image():
         assert len(seen) == len(set(seen)) == 18
 
 
+@pytest.mark.any_backend
 def test_every_epoch_and_every_seed_has_an_order_of_its_own():
     first = [seen_at(load(SOURCE, 23, seed=seed), 0) for seed in range(3)]
     later = [seen_at(load(SOURCE, 23), epoch) for epoch in range(1, 4)]
     assert len({tuple(order) for order in first + later}) == 6
 
 
+@pytest.mark.any_backend
 def test_images_left_over_differ_between_epochs():
     batches = load(SOURCE, 6)
     left = [
@@ -78,6 +82,7 @@ def test_images_left_over_differ_between_epochs():
     assert set.union(*left) == set(range(23))
 
 
+@pytest.mark.any_backend
 def test_a_step_depends_on_no_step_before_it():
     batches = load(SOURCE, 6, seed=5)
     forward = [seen_at(batches, step) for step in range(12)]
@@ -85,11 +90,13 @@ def test_a_step_depends_on_no_step_before_it():
     assert forward == backward[::-1]
 
 
+@pytest.mark.any_backend
 def test_start_step_moves_the_stream_along():
     batches = load(SOURCE, 6, start_step=4)
     assert batches[1][1].tolist() == seen_at(load(SOURCE, 6), 5)
 
 
+@pytest.mark.any_backend
 def test_a_batch_holds_images_as_they_are_and_int32_labels():
     images, labels = load(SOURCE, 6).at(2)
     assert (images.shape, images.dtype) == ((6, 3, 5, 1), np.uint8)
@@ -98,6 +105,7 @@ def test_a_batch_holds_images_as_they_are_and_int32_labels():
     assert len(load(IMAGES, 6).at(0)) == 1
 
 
+@pytest.mark.any_backend
 def test_limit_leaves_later_images_out():
     batches = load(SOURCE, 5, limit=10)
     assert {i for t in range(8) for i in seen_at(batches, t)} == set(range(10))
@@ -130,6 +138,7 @@ def test_a_second_fit_goes_on_where_start_step_says():
     assert parts == whole
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -146,6 +155,7 @@ def test_impossible_batches_are_refused(arguments, words):
         load(SOURCE, **arguments)
 
 
+@pytest.mark.any_backend
 def test_batch_size_must_be_an_integer():
     with pytest.raises(TypeError, match="`batch_size` must be an integer"):
         load(SOURCE, 6.0)

@@ -83,6 +83,7 @@ def test_drawing_and_applying_compile_as_one(name):
         assert np.mean(np.abs(one - other) > 1e-4) < 1e-3
 
 
+@pytest.mark.any_backend
 @every_policy
 def test_each_image_depends_on_its_own_row_alone(name):
     policy, images = POLICIES[name], random_images()
@@ -96,6 +97,7 @@ def test_each_image_depends_on_its_own_row_alone(name):
         np.testing.assert_allclose(part, view[rows], atol=1e-5)
 
 
+@pytest.mark.any_backend
 @every_random_policy
 def test_every_parameter_has_the_batch_as_leading_axis(name):
     for parameters in draw(POLICIES[name], 6, HEIGHT, WIDTH):
@@ -130,6 +132,7 @@ def test_a_seed_generator_advances_and_can_be_repeated(name):
     np.testing.assert_array_equal(first, again)
 
 
+@pytest.mark.any_backend
 @every_policy
 def test_uint8_and_float_images_give_the_same_views(name):
     images = np.random.default_rng(0).integers(0, 256, (6, 31, 45, 3), dtype=np.uint8)
@@ -142,6 +145,7 @@ def test_uint8_and_float_images_give_the_same_views(name):
         assert np.mean(np.abs(one - other) > 1e-5) < 1e-3
 
 
+@pytest.mark.any_backend
 @every_policy
 def test_a_policy_survives_serialisation(name):
     policy = POLICIES[name]
@@ -155,6 +159,7 @@ def test_a_policy_survives_serialisation(name):
 # Images that are not RGB.
 
 
+@pytest.mark.any_backend
 @every_policy
 @pytest.mark.parametrize("channels", [1, 5])
 def test_other_images_get_all_that_needs_no_color(name, channels):
@@ -171,6 +176,7 @@ def test_other_images_get_all_that_needs_no_color(name, channels):
         assert ("contrast" in drawn) == (name != "center_crop")
 
 
+@pytest.mark.any_backend
 def test_what_is_left_out_is_said_once():
     policy = augment.byol(SIZE)
     assert policy.left_out(5) == ("saturation", "hue", "grayscale")
@@ -182,6 +188,7 @@ def test_what_is_left_out_is_said_once():
         policy(random_images(), seed=1)
 
 
+@pytest.mark.any_backend
 def test_nothing_is_left_out_that_was_not_asked_for():
     assert augment.byol(SIZE).left_out(3) == ()
     assert augment.center_crop(SIZE).left_out(1) == ()
@@ -313,6 +320,7 @@ def assert_uniform(values, low, high):
     assert stats.kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("name", "probability", "strengths"),
     [
@@ -339,6 +347,7 @@ def test_jitter_has_one_coin_and_uniform_strengths(name, probability, strengths)
         assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("name", "blur", "solarize"),
     [
@@ -375,6 +384,7 @@ def test_parameters_of_an_image_are_independent():
     assert np.abs(correlations).max() < 5 / np.sqrt(4000)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("view", [0, 1])
 @pytest.mark.parametrize(
     ("name", "recorded"),
@@ -418,6 +428,7 @@ def rejection_crops(height, width, scale, ratio, count):
     return np.array(boxes)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("height", "width", "scale"),
     [
@@ -435,6 +446,7 @@ def test_crops_of_long_images_follow_the_loop_of_ten_tries(height, width, scale)
         assert stats.ks_2samp(one, other).pvalue > 1e-3
 
 
+@pytest.mark.any_backend
 def test_byol_crops_are_clipped_to_the_image_instead():
     height, width = 20, 64
     policy = augment.byol(SIZE, crop_scale=(0.5, 1.0))
@@ -450,6 +462,7 @@ def test_byol_crops_are_clipped_to_the_image_instead():
     assert abs(fraction.mean() - 0.5) < 0.025
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("view", [0, 1])
 @pytest.mark.parametrize(
     ("name", "recorded"), [("auh", "AUH_stl10"), ("vicreg", "VICReg")]
@@ -482,6 +495,7 @@ def test_channel_statistics_of_views_are_the_authors(golden, name, recorded, vie
 # Evaluation and errors.
 
 
+@pytest.mark.any_backend
 def test_one_image_is_a_batch():
     (view,) = to_numpy(augment.center_crop(SIZE)(random_images(1), seed=0))
     assert view.shape == (1, SIZE, SIZE, 3)
@@ -498,6 +512,7 @@ def test_center_crop_keeps_a_small_image_whole_where_told_to():
     np.testing.assert_allclose(view, images, atol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_center_crop_draws_nothing():
     policy = augment.center_crop(SIZE)
     assert policy.draw(4, HEIGHT, WIDTH, 3, seed=0) == [{}]
@@ -510,6 +525,7 @@ def test_views_of_one_policy_may_differ_in_size():
     assert policy.size == 24
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -530,6 +546,7 @@ def test_wrong_settings_are_refused(arguments, match):
         augment.View(**{"size": 8} | arguments)
 
 
+@pytest.mark.any_backend
 def test_wrong_arguments_are_refused():
     policy = augment.byol(SIZE)
     with pytest.raises(TypeError, match="`crop_scale` must be two numbers"):

@@ -9,6 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from keras_kssl.evaluation import regressions
 from keras_kssl.evaluation.regressions import LogisticRegressions
 
+pytestmark = pytest.mark.any_backend
+
 STRENGTHS = np.logspace(5, -6, 12)
 
 

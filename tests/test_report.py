@@ -204,6 +204,7 @@ def test_page_has_every_section_with_its_figures(page, run):
     assert len(page.figures["neighbour 6"]) == 3
 
 
+@pytest.mark.any_backend
 def test_page_needs_nothing_else_and_runs_nothing(page):
     for tag, attributes in page.tags:
         assert tag not in ("script", "link", "iframe", "object", "base")
@@ -217,6 +218,7 @@ def test_page_needs_nothing_else_and_runs_nothing(page):
     assert "script" not in policy
 
 
+@pytest.mark.any_backend
 def test_numbers_of_the_page_are_those_of_the_files(page, run):
     summary = json.loads((run / "summary.json").read_text())
     shares = summary["accuracies"]
@@ -239,6 +241,7 @@ def test_numbers_of_the_page_are_those_of_the_files(page, run):
     assert f"Ended {summary['date'][:10]} {summary['date'][11:16]} UTC" in facts
 
 
+@pytest.mark.any_backend
 def test_tables_of_protocols_show_means_over_seeds_and_settings(page):
     text = page.text("protocols")
     assert "npz:<b>train.npz, tested on npz:test.npz, 2026-11-21 12:34 UTC" in text
@@ -253,6 +256,7 @@ def test_tables_of_protocols_show_means_over_seeds_and_settings(page):
     assert titles == ["61.3\xa0%", "0.7, 0.7247", "23.5\xa0%, 26.5\xa0%"]
 
 
+@pytest.mark.any_backend
 def test_hostile_names_are_shown_and_do_nothing(page, run):
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.source.count("<script") == 0
@@ -262,6 +266,7 @@ def test_hostile_names_are_shown_and_do_nothing(page, run):
     assert any(title.startswith(CLASSES[0]) for title in titles)
 
 
+@pytest.mark.any_backend
 def test_broken_files_are_listed_up_to_two_hundred(page):
     text = page.text("broken")
     assert text.startswith("Broken files 205 of the images")
@@ -270,6 +275,7 @@ def test_broken_files_are_listed_up_to_two_hundred(page):
     assert "and 5 more" in text
 
 
+@pytest.mark.any_backend
 def test_recipe_is_shown_in_groups_with_the_command_that_repeats_it(page, run):
     text = page.text("recipe")
     command = re.search(r"kssl (pretrain --recipe-file .* --out) NEW_FOLDER", text)
@@ -287,6 +293,7 @@ def test_recipe_is_shown_in_groups_with_the_command_that_repeats_it(page, run):
     assert f"keras {versions['keras']}" in text
 
 
+@pytest.mark.any_backend
 def test_map_shows_every_image_once_in_the_colour_of_its_class(page):
     dots = [a for t, a in page.tags if t == "circle" and "fill" in a]
     frames = [a for t, a in page.tags if t == "rect"]
@@ -299,12 +306,14 @@ def test_map_shows_every_image_once_in_the_colour_of_its_class(page):
     assert {s.removeprefix("background: ") for s in swatches} == set(colours)
 
 
+@pytest.mark.any_backend
 def test_views_are_the_picture_of_the_run(page, run):
     ((_, _, attributes),) = page.figures["views"]
     content = base64.b64decode(attributes["src"].partition(",")[2])
     assert content == (run / "pictures" / "views.png").read_bytes()
 
 
+@pytest.mark.any_backend
 def test_gallery_counts_right_neighbours_and_marks_them_by_sign_and_word(page):
     marks = [a["aria-label"] for t, a in page.tags if a.get("class") == "sign"]
     assert len(marks) == 18
@@ -314,6 +323,7 @@ def test_gallery_counts_right_neighbours_and_marks_them_by_sign_and_word(page):
     assert text.count("✗") == marks.count("wrong")
 
 
+@pytest.mark.any_backend
 def test_untrained_encoder_is_the_one_that_the_run_began_with(run, page):
     record = reading.read(run)
     encoder = looking.untrained_encoder(record, 3)
@@ -332,6 +342,7 @@ def test_untrained_encoder_computes_as_the_trained_one_does(copy):
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.any_backend
 def test_images_come_at_equal_distances_from_the_test_source(run, folder):
     record = reading.read(run)
     with np.load(folder / "test.npz") as test:
@@ -344,6 +355,7 @@ def test_images_come_at_equal_distances_from_the_test_source(run, folder):
     assert sample.class_of(0) == CLASSES[0]
 
 
+@pytest.mark.any_backend
 def test_unlabelled_images_of_training_do_without_a_test_source(copy, tmp_path):
     np.savez(tmp_path / "plain.npz", images=arrays(2, 14)["images"])
     change_recipe(copy, data=f"npz:{tmp_path / 'plain.npz'}", eval_test=None)
@@ -358,6 +370,7 @@ def test_unlabelled_images_of_training_do_without_a_test_source(copy, tmp_path):
     assert len(found.figures["query 8"]) == 1
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("gone", "section", "words"),
     [
@@ -378,6 +391,7 @@ def test_what_a_run_lacks_is_named(copy, gone, section, words):
     assert words in written(copy).text(section)
 
 
+@pytest.mark.any_backend
 def test_a_run_that_was_just_begun_has_a_report(copy, tmp_path):
     (tmp_path / "begun").mkdir()
     shutil.copy(copy / "recipe.json", tmp_path / "begun")
@@ -389,6 +403,7 @@ def test_a_run_that_was_just_begun_has_a_report(copy, tmp_path):
     assert set(found.figures) == {"views"}
 
 
+@pytest.mark.any_backend
 def test_images_that_are_gone_are_named_and_views_cannot_be_drawn_anew(copy):
     gone = "npz:/nowhere/images.npz"
     change_recipe(copy, data=gone, eval_test=None)
@@ -408,6 +423,7 @@ def test_views_are_drawn_anew_where_the_picture_is_gone(copy):
         assert len(np.unique(np.asarray(picture))) > 50
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -430,6 +446,7 @@ def test_files_that_cannot_be_read_are_named(copy, name, content, words):
     assert words in written(copy).whole_text
 
 
+@pytest.mark.any_backend
 def test_other_json_files_and_names_that_are_no_text_do_no_harm(copy):
     (copy / "encoder.keras").unlink()
     (copy / "list.json").write_text("[1]")
@@ -440,6 +457,7 @@ def test_other_json_files_and_names_that_are_no_text_do_no_harm(copy):
     assert "folder:/nowhere/\\udcff" in found.text("facts")
 
 
+@pytest.mark.any_backend
 def test_metrics_leave_out_half_rows_and_columns_without_numbers(copy):
     (copy / "metrics.csv").write_text(
         "epoch,alignment,loss,val_loss\n0,1.5,nan,NA\n1,NA,2.0,NA\n2,1.25,1.0,NA\n3,1."
@@ -451,6 +469,7 @@ def test_metrics_leave_out_half_rows_and_columns_without_numbers(copy):
     np.testing.assert_array_equal(record.metrics["alignment"], [1.5, math.nan, 1.25])
 
 
+@pytest.mark.any_backend
 def test_a_folder_without_a_run_is_refused_in_a_sentence(tmp_path, capsys):
     assert cli.main(["report", str(tmp_path)]) == 2
     error = capsys.readouterr().err
@@ -459,12 +478,14 @@ def test_a_folder_without_a_run_is_refused_in_a_sentence(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.any_backend
 def test_a_recipe_that_is_no_runs_is_refused(tmp_path, capsys):
     (tmp_path / "recipe.json").write_text(recipes.Recipe(data="folder:a").to_json())
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "leaves open: encoder, augment" in capsys.readouterr().err
 
 
+@pytest.mark.any_backend
 def test_command_writes_where_it_is_told_and_prints_the_path_last(
     copy, tmp_path, monkeypatch, capsys
 ):
@@ -479,6 +500,7 @@ def test_command_writes_where_it_is_told_and_prints_the_path_last(
     assert "2 runs" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.any_backend
 def test_wrong_arguments_are_refused(copy):
     for arguments, words in (
         (([copy] * 9,), "up to 8"),
@@ -507,6 +529,7 @@ def comparison(run, tmp_path_factory):
     return written([run, other], folder / "both.html")
 
 
+@pytest.mark.any_backend
 def test_comparison_shows_options_that_differ_and_no_others(comparison):
     assert (
         comparison.text("options")
@@ -514,12 +537,14 @@ def test_comparison_shows_options_that_differ_and_no_others(comparison):
     )
 
 
+@pytest.mark.any_backend
 def test_comparison_of_equal_recipes_says_so(copy, tmp_path):
     (copy / "encoder.keras").unlink()
     found = written([copy, copy], tmp_path / "both.html")
     assert found.text("options").endswith("None: all runs have the same recipe.")
 
 
+@pytest.mark.any_backend
 def test_comparison_puts_accuracies_side_by_side(comparison, run):
     trained = json.loads((run / "summary.json").read_text())["accuracies"]["trained"]
     own = [f"{100 * trained[name]:.1f} %" for name in ("knn_20", "linear")]
@@ -528,6 +553,7 @@ def test_comparison_puts_accuracies_side_by_side(comparison, run):
     assert f"after training linear {own[1]} {NONE}" in text
 
 
+@pytest.mark.any_backend
 def test_comparison_lines_up_only_what_was_measured_alike(comparison):
     text = comparison.text("protocols")
     assert "kNN (k = 20) 61.3 % 12.3 %" in text
@@ -535,6 +561,7 @@ def test_comparison_lines_up_only_what_was_measured_alike(comparison):
     assert f"depth rms {NONE} 0.7123 ± 0.01 close" in text
 
 
+@pytest.mark.any_backend
 def test_comparison_overlays_curves_in_lines_of_their_own_style(comparison, run):
     ((section, _, _),) = comparison.figures["curve loss"]
     assert section == "curves"
@@ -549,12 +576,14 @@ def test_comparison_overlays_curves_in_lines_of_their_own_style(comparison, run)
     assert len(set(dashes)) == len(dashes) == charts.NUM_STYLES - 1
 
 
+@pytest.mark.any_backend
 def test_comparison_names_the_run_without_an_encoder(comparison):
     text = comparison.text("spectrum")
     assert "B encoder.keras is not there" in text
     assert re.search(r"A \d+\.\d of 64", text)
 
 
+@pytest.mark.any_backend
 def test_nearest_neighbours_are_those_of_a_loop_over_all_pairs():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(23, 5)).astype("float32") + 0.5
@@ -571,11 +600,13 @@ def test_nearest_neighbours_are_those_of_a_loop_over_all_pairs():
         )
 
 
+@pytest.mark.any_backend
 def test_neighbours_of_few_images_are_all_the_others():
     (found,) = neighbours.find_neighbours(np.eye(3), [1], 6)
     assert sorted(found.positions) == [0, 2]
 
 
+@pytest.mark.any_backend
 def test_queries_are_of_different_known_classes():
     labels = np.array([-1, 5, 5, 2, -1, 9, 2, 9, 0, 7])
     queries = neighbours.choose_queries(10, labels, 3)
@@ -585,6 +616,7 @@ def test_queries_are_of_different_known_classes():
     assert neighbours.choose_queries(3, np.array([-1, 1, 1]), 2) == [0, 2]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("shape", [(40, 7), (7, 40)])
 def test_spectrum_sums_to_the_trace_of_the_covariance(shape):
     x = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1) + 3.0
@@ -596,6 +628,7 @@ def test_spectrum_sums_to_the_trace_of_the_covariance(shape):
     assert found.width == shape[1]
 
 
+@pytest.mark.any_backend
 def test_effective_rank_counts_the_directions_in_use():
     corners = np.concatenate([np.eye(6), -np.eye(6)])
     padded = np.pad(corners, [(0, 0), (0, 4)]) + 5.0
@@ -611,6 +644,7 @@ def test_effective_rank_counts_the_directions_in_use():
     assert found.effective_rank == pytest.approx(math.exp(entropy), rel=1e-5)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
@@ -636,6 +670,7 @@ def sample_of(labels):
     )
 
 
+@pytest.mark.any_backend
 def test_gallery_judges_known_classes_alone():
     labels = [0] * 7 + [1] * 7
     found = figures.gallery(sample_of(labels), np.eye(2)[labels])
@@ -644,6 +679,7 @@ def test_gallery_judges_known_classes_alone():
     assert (found["right"], found["judged"]) == (1, 4)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("classes", [10, 20, 21])
 def test_classes_have_colours_of_their_own_and_few_of_them_a_legend(classes):
     labels = [*range(classes), *range(classes), -1]
@@ -659,6 +695,7 @@ def test_classes_have_colours_of_their_own_and_few_of_them_a_legend(classes):
     assert list(found["legend"]) == names
 
 
+@pytest.mark.any_backend
 def test_thumbnails_do_not_overlap_and_fill_the_map():
     points = np.random.default_rng(0).normal(size=(400, 2)) * [3.0, 1.0]
     layout = images.lay_out(points)
@@ -677,12 +714,14 @@ def test_thumbnails_do_not_overlap_and_fill_the_map():
     assert scale[0] == pytest.approx(scale[1], rel=1e-3)
 
 
+@pytest.mark.any_backend
 def test_thumbnails_stop_at_the_number_that_is_wanted():
     places = np.arange(40.0).reshape(20, 2) * 10
     assert len(images.without_overlap(places, 5, 7, seed=0)) == 7
     assert len(images.without_overlap(places, 1000, 7, seed=0)) == 1
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_pictures_in_the_page_show_the_image(channels):
     ramp = np.linspace(0.2, 0.8, 30, dtype="float32")
@@ -704,6 +743,7 @@ def places(path):
     ]
 
 
+@pytest.mark.any_backend
 def test_points_of_a_chart_stand_at_the_ticks_of_their_values():
     line = charts.Line("a", [1, 2, 3, 4, 5], [0.0, 2.0, 4.0, 3.0, 1.0])
     chart = charts.chart("title", [line], "epoch")
@@ -717,6 +757,7 @@ def test_points_of_a_chart_stand_at_the_ticks_of_their_values():
     assert {mark.text for mark in chart.marks} >= {"a, epoch 3: 4"}
 
 
+@pytest.mark.any_backend
 def test_logarithmic_charts_give_each_decade_the_same_space():
     line = charts.Line("a", [1, 10, 100, 1000], [1.0, 1e-2, 0.0, 1e-4])
     chart = charts.chart("title", [line], "direction", log=True)
@@ -729,6 +770,7 @@ def test_logarithmic_charts_give_each_decade_the_same_space():
     assert "10⁻⁴" in [text for _, text in chart.y_ticks]
 
 
+@pytest.mark.any_backend
 def test_lines_of_a_chart_go_on_over_epochs_without_a_number():
     values = [1.0, 2.0, math.nan, 3.0, math.inf, 2.0]
     chart = charts.chart("title", [charts.Line("a", list(range(6)), values)], "epoch")
@@ -740,6 +782,7 @@ def test_lines_of_a_chart_go_on_over_epochs_without_a_number():
     assert wording.last_number([1.0, 2.5, math.nan]) == "2.5"
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("values", [[3.0], [0.0, 0.0, 0.0], [-2e6, -2e6], [1e-9, 2e-9]])
 def test_charts_of_little_change_have_ticks(values):
     line = charts.Line("a", list(range(1, len(values) + 1)), values)
@@ -751,6 +794,7 @@ def test_charts_of_little_change_have_ticks(values):
         assert chart.top <= mark.y <= chart.height - chart.bottom
 
 
+@pytest.mark.any_backend
 def test_long_curves_keep_their_last_point_under_the_mouse():
     line = charts.Line("a", list(range(1, 1001)), np.linspace(5, 1, 1000).tolist())
     chart = charts.chart("title", [line], "epoch")
@@ -759,6 +803,7 @@ def test_long_curves_keep_their_last_point_under_the_mouse():
     assert not chart.has_dots
 
 
+@pytest.mark.any_backend
 def test_numbers_and_names_read_well():
     assert wording.score_name("knn_20") == "kNN (k = 20)"
     assert wording.score_name("top_1") == "top 1"
@@ -819,6 +864,7 @@ def browse(tmp_path, *options):
     ).stdout
 
 
+@pytest.mark.any_backend
 @in_a_browser
 @pytest.mark.parametrize("width", [400, 1200])
 def test_a_browser_draws_every_figure_inside_the_window(page, tmp_path, width):
@@ -845,6 +891,7 @@ def test_a_browser_draws_every_figure_inside_the_window(page, tmp_path, width):
     assert min(look["thumbnails"]) > 0
 
 
+@pytest.mark.any_backend
 @in_a_browser
 def test_a_browser_shows_ink_on_the_page(page, run, tmp_path):
     picture = tmp_path / "page.png"

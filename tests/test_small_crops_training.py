@@ -99,6 +99,7 @@ def test_a_function_is_called_once_for_each_size():
         np.testing.assert_array_equal(to_numpy(largest), view.max((1, 2, 3)))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("kind", ["sfrik", "ssl_hsic"])
 @pytest.mark.parametrize(("name", "num_global"), [("swav", 2), ("obow", 1)])
 def test_the_objective_is_told_which_embeddings_are_of_global_views(

@@ -93,6 +93,7 @@ def test_sets_are_judged_and_what_is_missing_is_named(encoder, folder, tmp_path)
     )
 
 
+@pytest.mark.any_backend
 def test_validation_images_choose_and_are_then_learned_from(
     encoder, folder, tmp_path, monkeypatch
 ):
@@ -119,6 +120,7 @@ def test_validation_images_choose_and_are_then_learned_from(
     assert part.fingerprint() != joined.fingerprint()
 
 
+@pytest.mark.any_backend
 def test_what_is_known_is_not_judged_again_and_what_changed_is(
     encoder, folder, tmp_path
 ):
@@ -141,6 +143,7 @@ def test_what_is_known_is_not_judged_again_and_what_changed_is(
     assert "  known already" not in lines
 
 
+@pytest.mark.any_backend
 def test_names_of_sets_and_protocols_are_checked_before_anything_is_done(
     encoder, folder, tmp_path
 ):
@@ -154,6 +157,7 @@ def test_names_of_sets_and_protocols_are_checked_before_anything_is_done(
     assert not out.exists()
 
 
+@pytest.mark.any_backend
 def test_the_twelve_sets_are_those_of_tensorflow_datasets():
     # Without TensorFlow the list of sets cannot be had.
     pytest.importorskip("tensorflow")
@@ -207,6 +211,7 @@ def several_classes(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
 
 
+@pytest.mark.any_backend
 def test_images_of_several_classes_are_judged_by_mean_average_precision(
     several_classes, encoder, tmp_path, monkeypatch
 ):
@@ -232,6 +237,7 @@ def test_images_of_several_classes_are_judged_by_mean_average_precision(
         assert score["mean"] > 0.7, result
 
 
+@pytest.mark.any_backend
 def test_transfer_is_a_command(encoder, folder, tmp_path, capsys):
     encoder.save(tmp_path / "encoder.keras")
     arguments = ["transfer", str(tmp_path / "encoder.keras"), "--folder", str(folder)]

@@ -26,6 +26,8 @@ from tests.weight_files import (
     write_zip,
 )
 
+pytestmark = pytest.mark.any_backend
+
 SUFFIXES = (".pth", ".safetensors", ".npy")
 FORMATS = {".pth": pth, ".safetensors": safetensors}
 NUMBERS = np.random.default_rng(0).normal(size=24).astype("float32")

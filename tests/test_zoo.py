@@ -152,6 +152,7 @@ def same(loaded, encoder):
 # Presets.
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_presets_train_as_the_papers_say(name):
     facts, expected = PUBLISHED[name]
@@ -160,6 +161,7 @@ def test_published_presets_train_as_the_papers_say(name):
     assert found == expected
 
 
+@pytest.mark.any_backend
 def test_published_presets_are_the_same_on_every_machine():
     for name, (facts, _) in PUBLISHED.items():
         recipe = zoo.presets()[name].recipe
@@ -170,6 +172,7 @@ def test_published_presets_are_the_same_on_every_machine():
         assert set(changes) <= others - set(METHOD_OPTIONS[recipe.method])
 
 
+@pytest.mark.any_backend
 @every_recipe
 def test_learning_rate_and_warmup_follow_a_batch_and_epochs_of_ones_own(name):
     preset = zoo.presets()[name]
@@ -179,6 +182,7 @@ def test_learning_rate_and_warmup_follow_a_batch_and_epochs_of_ones_own(name):
     assert resolved.learning_rate == recipe.base_learning_rate / 2
 
 
+@pytest.mark.any_backend
 @every_recipe
 def test_cards_come_back_from_their_json_as_they_were(name):
     preset = zoo.presets()[name]
@@ -187,6 +191,7 @@ def test_cards_come_back_from_their_json_as_they_were(name):
     assert re.match(rf"{preset.recipe.method}_{preset.recipe.encoder}_", name)
 
 
+@pytest.mark.any_backend
 @every_recipe
 def test_a_number_is_the_sources_or_has_a_date_and_weights(name):
     preset = zoo.presets()[name]
@@ -201,6 +206,7 @@ def test_a_number_is_the_sources_or_has_a_date_and_weights(name):
     assert all(not s.startswith("http") for s in preset.source)
 
 
+@pytest.mark.any_backend
 def test_headlines_are_those_of_the_released_programs():
     found = {
         name: preset.headline.mean
@@ -235,6 +241,7 @@ def count_parameters(depth, width=1.0, cifar=False):
     return total, inputs
 
 
+@pytest.mark.any_backend
 @every_recipe
 def test_sizes_are_those_of_the_encoders(name):
     preset = zoo.presets()[name]
@@ -276,6 +283,7 @@ def test_what_is_shipped_is_small_and_whole():
         assert all(path.stat().st_size <= 5e6 for path in folder.rglob("*"))
 
 
+@pytest.mark.any_backend
 def test_presets_cannot_be_changed():
     with pytest.raises(TypeError):
         zoo.presets()["mine"] = None
@@ -293,6 +301,7 @@ CARD = {
 }
 
 
+@pytest.mark.any_backend
 @every_recipe
 def test_a_recipe_as_a_command_is_that_recipe(name):
     recipe = zoo.presets()[name].recipe
@@ -302,6 +311,7 @@ def test_a_recipe_as_a_command_is_that_recipe(name):
     assert tyro.cli(Pretrain, args=options, config=config).recipe == recipe
 
 
+@pytest.mark.any_backend
 def test_unknown_names_in_a_card_are_refused_with_the_nearest():
     card = json.loads(zoo.Preset(**CARD).to_json())
     for change, named in (
@@ -316,6 +326,7 @@ def test_unknown_names_in_a_card_are_refused_with_the_nearest():
         zoo.Preset.from_json(json.dumps(card | {"format": 2}))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 1, "x": 2}'])
 def test_what_is_no_card_is_named_by_its_file(tmp_path, text):
     (tmp_path / "card.json").write_text(text)
@@ -323,12 +334,14 @@ def test_what_is_no_card_is_named_by_its_file(tmp_path, text):
         zoo.Preset.read(tmp_path / "card.json")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["", "a/b", "..\\a", "a b"])
 def test_names_of_cards_are_plain(name):
     with pytest.raises(ValueError, match="card: `name` must be letters"):
         zoo.Preset(**CARD | {"name": name})
 
 
+@pytest.mark.any_backend
 def test_text_of_others_breaks_no_table():
     result = zoo.Result("kNN | of\nlines", "photos", "top-1", 0.5, date="2026-01-01")
     card = zoo.markdown(zoo.Preset(**CARD, results=(result,)))
@@ -337,6 +350,7 @@ def test_text_of_others_breaks_no_table():
     assert "measured 2026-01-01" in row
 
 
+@pytest.mark.any_backend
 def test_scores_that_are_no_shares_are_not_told_in_per_cent():
     result = zoo.Result("depth head", "rooms", "rms", 0.5, std=0.25, seeds=3)
     card = zoo.markdown(zoo.Preset(**CARD, results=(result,)))
@@ -378,6 +392,7 @@ def write_run(folder, encoder_file, accuracies=True, evaluation=True):
     return folder
 
 
+@pytest.mark.any_backend
 def test_card_of_a_run_tells_what_its_files_tell(tmp_path, file, encoder):
     run = write_run(tmp_path / "runs" / "my run", file)
     card = zoo.card_of_run(run, licence="CC0", encoder=encoder)
@@ -409,6 +424,7 @@ def test_card_of_a_run_tells_what_its_files_tell(tmp_path, file, encoder):
     assert "Time: 2 min 10 s" in zoo.markdown(card)
 
 
+@pytest.mark.any_backend
 def test_card_of_a_run_that_nobody_judged_says_so(tmp_path, file):
     run = write_run(tmp_path / "run", file, accuracies=False, evaluation=False)
     card = zoo.card_of_run(run)
@@ -419,6 +435,7 @@ def test_card_of_a_run_that_nobody_judged_says_so(tmp_path, file):
     assert "not stated" in card.licence
 
 
+@pytest.mark.any_backend
 def test_export_puts_the_card_beside_the_encoder(tmp_path, file, capsys):
     run = write_run(tmp_path / "run", file)
     out = tmp_path / "out"
@@ -437,6 +454,7 @@ def test_export_puts_the_card_beside_the_encoder(tmp_path, file, capsys):
     assert zoo.Preset.read(out / "card.json").name == "out"
 
 
+@pytest.mark.any_backend
 def test_an_exported_preset_keeps_its_card(shipped, tmp_path, file, capsys):
     out = tmp_path / "mine"
     words = ["export", CARD["name"], "--out", str(out), "--formats", "keras"]
@@ -448,6 +466,7 @@ def test_an_exported_preset_keeps_its_card(shipped, tmp_path, file, capsys):
     assert "not stated" not in capsys.readouterr().out
 
 
+@pytest.mark.any_backend
 def test_a_mere_file_has_no_card(file, tmp_path, capsys):
     words = ["export", str(file), "--out", str(tmp_path), "--formats", "keras"]
     assert cli.main(words) == 0
@@ -471,6 +490,7 @@ def test_export_replaces_a_saved_model_and_its_card(tmp_path, file):
     assert "tensorflow.saved_model.load" in (out / "README.md").read_text()
 
 
+@pytest.mark.any_backend
 def test_export_leaves_a_readme_of_ones_own_alone(tmp_path, file, capsys):
     run = write_run(tmp_path / "run", file)
     out = tmp_path / "out"
@@ -521,6 +541,7 @@ def test_nothing_that_a_keras_file_names_is_run(file, tmp_path):
         assert not victim.exists()
 
 
+@pytest.mark.any_backend
 def test_a_keras_file_that_points_out_of_itself_writes_nothing(file, tmp_path):
     path = tmp_path / "a" / "hostile.keras"
     path.parent.mkdir()
@@ -547,6 +568,7 @@ def shipped(tmp_path, monkeypatch, file):
     return folder
 
 
+@pytest.mark.any_backend
 def test_shipped_encoders_are_presets_and_load_by_name(shipped, encoder):
     preset = zoo.presets()[CARD["name"]]
     assert preset == zoo.Preset.read(shipped / "card.json")
@@ -554,6 +576,7 @@ def test_shipped_encoders_are_presets_and_load_by_name(shipped, encoder):
     assert same(zoo.load(CARD["name"]), encoder)
 
 
+@pytest.mark.any_backend
 def test_shipped_encoders_take_the_place_of_recipes_of_their_name(
     shipped, encoder, monkeypatch
 ):
@@ -563,6 +586,7 @@ def test_shipped_encoders_take_the_place_of_recipes_of_their_name(
     assert same(zoo.load(name), encoder)
 
 
+@pytest.mark.any_backend
 def test_a_damaged_shipped_encoder_is_refused(shipped):
     with open(shipped / "encoder.keras", "ab") as damaged:
         damaged.write(b"x")
@@ -570,6 +594,7 @@ def test_a_damaged_shipped_encoder_is_refused(shipped):
         zoo.load(CARD["name"])
 
 
+@pytest.mark.any_backend
 def test_a_shipped_saved_model_without_a_file_of_keras_says_so(shipped):
     weights = zoo.Weights("saved_model.pb")
     zoo.write_card(zoo.Preset(**CARD, weights=weights), shipped)
@@ -577,6 +602,7 @@ def test_a_shipped_saved_model_without_a_file_of_keras_says_so(shipped):
         zoo.load(CARD["name"])
 
 
+@pytest.mark.any_backend
 def test_presets_of_the_clone_are_looked_for_beside_its_setup(tmp_path, monkeypatch):
     module = tmp_path / "keras_kssl" / "__init__.py"
     monkeypatch.setattr(keras_kssl, "__file__", str(module))
@@ -594,6 +620,7 @@ def test_encoders_load_from_folders_and_files(file, encoder, monkeypatch):
     assert same(zoo.load("."), encoder)
 
 
+@pytest.mark.any_backend
 def test_a_local_file_must_have_the_digest_that_is_given(file):
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     zoo.load(file, sha256=digest.upper())
@@ -601,6 +628,7 @@ def test_a_local_file_must_have_the_digest_that_is_given(file):
         zoo.load(file, sha256="00")
 
 
+@pytest.mark.any_backend
 def test_encoders_load_from_an_address_and_from_a_path_object_of_it(file, encoder):
     said = []
     with serving() as (site, root):
@@ -630,6 +658,7 @@ def test_the_authors_weights_of_sfrik_are_fetched_and_converted(
     assert "not known" in said[-1]
 
 
+@pytest.mark.any_backend
 def test_files_of_pytorch_are_those_that_can_be_converted():
     assert loading._TORCH == torch_resnet.SUFFIXES
 
@@ -639,6 +668,7 @@ def preset_at(monkeypatch, address, sha256=None):
     monkeypatch.setattr(catalogue, "PUBLISHED", (preset,))
 
 
+@pytest.mark.any_backend
 def test_a_preset_loads_from_its_address_and_keeps_to_its_digest(
     file, encoder, monkeypatch
 ):
@@ -652,6 +682,7 @@ def test_a_preset_loads_from_its_address_and_keeps_to_its_digest(
             zoo.load(CARD["name"])
 
 
+@pytest.mark.any_backend
 def test_unknown_names_are_refused_with_near_ones():
     with pytest.raises(ValueError, match=r"Did you mean .*sfrik_resnet50_imagenet"):
         zoo.load("sfrk_resnet50")
@@ -659,12 +690,14 @@ def test_unknown_names_are_refused_with_near_ones():
         zoo.load("qqqq")
 
 
+@pytest.mark.any_backend
 def test_recipes_without_weights_say_how_to_train_them():
     with pytest.raises(ValueError, match=zoo.NO_WEIGHTS) as caught:
         zoo.load("sfrik_resnet18_stl10")
     assert "kssl pretrain --preset sfrik_resnet18_stl10" in str(caught.value)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
@@ -710,6 +743,7 @@ def hubs(monkeypatch, file):
     return calls
 
 
+@pytest.mark.any_backend
 def test_hugging_face_is_asked_through_its_client(hubs, encoder, tmp_path, monkeypatch):
     assert same(zoo.load("hf://user/repo/a/encoder.keras"), encoder)
     options = {"revision": None, "local_files_only": False}
@@ -721,6 +755,7 @@ def test_hugging_face_is_asked_through_its_client(hubs, encoder, tmp_path, monke
     assert hubs.pop() == (("user/repo", "encoder.keras"), options)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("address", "handle", "path"),
     [
@@ -737,6 +772,7 @@ def test_kaggle_is_asked_through_its_client(
     assert hubs == [((handle,), {"path": path, "output_dir": folder})]
 
 
+@pytest.mark.any_backend
 def test_kaggle_offline_takes_whole_files_from_the_cache_alone(
     hubs, file, encoder, tmp_path, monkeypatch
 ):
@@ -754,6 +790,7 @@ def test_kaggle_offline_takes_whole_files_from_the_cache_alone(
     assert hubs == []
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("address", "package", "extra"),
     [
@@ -783,6 +820,7 @@ def test_hubs_say_what_to_install_and_what_went_wrong(
 # The command line.
 
 
+@pytest.mark.any_backend
 def test_views_are_of_the_size_that_a_preset_was_trained_on(tmp_path):
     assert size_of_run(pathlib.Path("sfrik_resnet18_stl10")) == 64
     assert size_of_run(tmp_path) is None
@@ -790,6 +828,7 @@ def test_views_are_of_the_size_that_a_preset_was_trained_on(tmp_path):
     assert size_of_run(tmp_path) == 48
 
 
+@pytest.mark.any_backend
 def test_zoo_lists_and_searches(capsys):
     assert cli.main(["zoo"]) == 0
     listed = capsys.readouterr().out
@@ -805,6 +844,7 @@ def test_zoo_lists_and_searches(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.any_backend
 def test_zoo_takes_one_line_for_each_preset_on_80_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["zoo"]) == 0
@@ -816,6 +856,7 @@ def test_zoo_takes_one_line_for_each_preset_on_80_columns(capsys, monkeypatch):
             assert row.rstrip("*").endswith(f"{100 * preset.headline.mean:.1f}%")
 
 
+@pytest.mark.any_backend
 def test_zoo_show_prints_the_card(capsys):
     assert cli.main(["zoo", "show", "sfrik_resnet18_stl10"]) == 0
     card = zoo.markdown(zoo.presets()["sfrik_resnet18_stl10"])
@@ -837,6 +878,7 @@ def pretrained(monkeypatch):
     return ran
 
 
+@pytest.mark.any_backend
 def test_options_of_a_preset_hold_unless_they_are_typed(pretrained):
     name = "sfrik_resnet18_stl10"
     typed = ["--data", "folder:a", "--epochs", "5", "--flip", "0.5"]
@@ -848,6 +890,7 @@ def test_options_of_a_preset_hold_unless_they_are_typed(pretrained):
     assert "asked" not in options
 
 
+@pytest.mark.any_backend
 def test_presets_train_as_published_where_nothing_is_typed(pretrained):
     for name in PUBLISHED:
         preset = zoo.presets()[name]
@@ -857,6 +900,7 @@ def test_presets_train_as_published_where_nothing_is_typed(pretrained):
         assert [recipe for recipe, *_ in pretrained] == [preset.recipe] * (code == 0)
 
 
+@pytest.mark.any_backend
 def test_a_run_is_gone_on_with_by_the_preset_that_began_it(pretrained):
     words = ["--preset", "sfrik_resnet18_imagenet20", "--resume", "--out", "runs/a"]
     assert cli.main(["pretrain", *words]) == 0
@@ -867,6 +911,7 @@ def test_a_run_is_gone_on_with_by_the_preset_that_began_it(pretrained):
     assert recipe.per_class == 260
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -14,6 +14,8 @@ import pytest
 from keras_kssl.zoo import cache, download
 from tests.web_server import File, serving
 
+pytestmark = pytest.mark.any_backend
+
 CONTENT = np.random.default_rng(0).bytes(5000)
 OTHER = np.random.default_rng(1).bytes(5000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
