@@ -116,10 +116,12 @@ def assert_equal_training(ours, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("compiled", WAYS, ids=str)
-@pytest.mark.parametrize("kind", ["sfrik", "ssl_hsic"])
+@pytest.mark.parametrize(
+    "kind", ["ssl_hsic", pytest.param("sfrik", marks=pytest.mark.slow)]
+)
 def test_steps_are_those_of_the_whole_batch(kind, compiled):
     """Losses, terms, metrics, gradient norm, kernel scale, target network, averages."""
-    if BACKEND == "tensorflow" and kind == "sfrik" and not compiled["jit_compile"]:
+    if kind == "sfrik" and not compiled["jit_compile"]:
         pytest.skip("the other method says as much")
     options = {"policy": TWO_VIEWS, "average_decay": 0.9, "probe_classes": 3}
     expected = trained(make_model(kind, 1, **options), **compiled)
@@ -135,6 +137,7 @@ def test_steps_with_small_crops_are_those_of_the_whole_batch():
     assert_equal_training(ours, expected)
 
 
+@pytest.mark.any_backend
 def test_frozen_batch_normalisation_makes_no_difference():
     found = [
         trained(
@@ -262,6 +265,7 @@ def test_a_step_takes_the_memory_of_a_part():
     assert peaks[8] < peaks[1] / 4
 
 
+@pytest.mark.any_backend
 def test_wrong_numbers_of_parts_and_accumulated_gradients_are_refused():
     for wrong, error in ((0, ValueError), (2.0, TypeError)):
         with pytest.raises(error, match="SFRIK: `micro_batches` must be an integer"):
