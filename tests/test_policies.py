@@ -67,7 +67,11 @@ def test_views_are_float32_squares_in_the_unit_range(name):
         assert view.std() > 0.05
 
 
-@every_random_policy
+@pytest.mark.parametrize(
+    "name",
+    # Of the second style, one with every operation.
+    ["byol", "vicreg", *(pytest.param(n, marks=pytest.mark.slow) for n in RANDOM[2:])],
+)
 def test_drawing_and_applying_compile_as_one(name):
     policy, images = POLICIES[name], random_images()
 
@@ -565,7 +569,10 @@ def test_wrong_arguments_are_refused():
         augment.Policy(["byol"])
 
 
-@pytest.mark.parametrize("make", [augment.byol, augment.multi_crop_obow])
+@pytest.mark.parametrize(
+    "make",
+    [augment.byol, pytest.param(augment.multi_crop_obow, marks=pytest.mark.slow)],
+)
 def test_steps_on_a_cpu_make_views_of_large_batches_image_by_image(make, monkeypatch):
     policy, images = make(SIZE), random_images(12)
     expected = policy(images, seed=3)
