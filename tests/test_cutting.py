@@ -53,6 +53,7 @@ def test_parts_equal_those_cut_on_the_device(box, interpolation, antialias):
     np.testing.assert_allclose(floats, expected, atol=2e-4)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("shape", [(61, 45), (45, 61), (20, 33), (9, 9)])
 @pytest.mark.parametrize("fraction", [224 / 256, 1.0, 0.5])
 def test_the_centre_is_that_of_the_device(shape, fraction):
@@ -65,6 +66,7 @@ def test_the_centre_is_that_of_the_device(shape, fraction):
     np.testing.assert_allclose(cut / 255.0, expected, atol=atol)
 
 
+@pytest.mark.any_backend
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="compares with TensorFlow's way"
 )
@@ -76,6 +78,7 @@ def test_both_ways_without_antialias_agree(monkeypatch):
     assert np.abs(here.astype(int) - by_numpy).max() <= 1
 
 
+@pytest.mark.any_backend
 def test_images_of_many_channels_are_cut_channel_by_channel():
     image, view = picture(31, 45, channels=5), View(size=20)
     whole = cutting.cut(image, (2, 3, 25, 31), view)
@@ -84,6 +87,7 @@ def test_images_of_many_channels_are_cut_channel_by_channel():
         np.testing.assert_array_equal(whole[..., channel : channel + 1], alone)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", POLICIES)
 def test_boxes_are_those_that_the_policy_draws_from_the_same_numbers(name, monkeypatch):
     policy = POLICIES[name]
@@ -113,6 +117,7 @@ OF_ODD_RATIOS = (
 )
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "views", [*(policy.views for policy in POLICIES.values()), OF_ODD_RATIOS]
 )
@@ -127,6 +132,7 @@ def test_boxes_lie_inside_images_of_any_shape(views, shape):
             assert 0 <= left < left + width <= shape[1]
 
 
+@pytest.mark.any_backend
 def test_an_image_shrinks_only_while_every_view_has_pixels_enough():
     views = (View(size=20), View(size=10))
     assert cutting.largest_shrink(views, [(0, 0, 80, 90), (0, 0, 50, 40)], 99, 99) == 4
@@ -136,12 +142,14 @@ def test_an_image_shrinks_only_while_every_view_has_pixels_enough():
     assert cutting.largest_shrink(centre, [None], 80, 200) == 2
 
 
+@pytest.mark.any_backend
 def test_boxes_follow_the_image_when_it_shrinks():
     assert cutting.scale_box((10, 20, 41, 60), (100, 200), (50, 100)) == (5, 10, 20, 30)
     assert cutting.scale_box((99, 199, 1, 1), (100, 200), (13, 25)) == (12, 24, 1, 1)
     assert cutting.scale_box(None, (100, 200), (50, 100)) is None
 
 
+@pytest.mark.any_backend
 def test_views_of_large_jpegs_hardly_change_by_shrinking(tmp_path):
     path = tmp_path / "large.jpg"
     path.write_bytes(encoded(picture(900, 1200), quality=95))
@@ -166,6 +174,7 @@ def folder(tmp_path):
     return write_folder(tmp_path / "photos", files)
 
 
+@pytest.mark.any_backend
 def test_a_step_is_a_function_of_the_seed_and_its_number(folder):
     policy = POLICIES["vicreg"]
     batches = load(f"folder:{folder}", 4, seed=3, policy=policy)
@@ -183,6 +192,7 @@ def test_a_step_is_a_function_of_the_seed_and_its_number(folder):
     assert not np.array_equal(batches.at(0)[0][0], batches.at(1)[0][0])
 
 
+@pytest.mark.any_backend
 def test_batches_show_the_images_of_their_labels(folder):
     """Each view is all of one image's own colours: here, a whole one, resized."""
     policy = augment.Policy([View(size=8, center_fraction=1.0)] * 2)
@@ -196,6 +206,7 @@ def test_batches_show_the_images_of_their_labels(folder):
         np.testing.assert_array_equal(row, expected)
 
 
+@pytest.mark.any_backend
 def test_what_breaks_later_is_replaced_by_the_next_and_named(folder):
     policy = POLICIES["vicreg"]
     source = open_source(f"folder:{folder}", max_broken=0.5)
@@ -209,6 +220,7 @@ def test_what_breaks_later_is_replaced_by_the_next_and_named(folder):
     np.testing.assert_array_equal(views[0], again[0])
 
 
+@pytest.mark.any_backend
 def test_too_many_that_break_later_stop_with_the_list(folder):
     batches = load(f"folder:{folder}", 4, policy=POLICIES["vicreg"], max_broken=0.1)
     for path in sorted(folder.glob("*/*.png"))[:3]:
@@ -217,6 +229,7 @@ def test_too_many_that_break_later_stop_with_the_list(folder):
         _ = [batches.at(step) for step in range(4)]
 
 
+@pytest.mark.any_backend
 def test_a_set_with_nothing_left_to_read_ends(folder):
     source = open_source(f"folder:{folder}", max_broken=1.0)
     for path in folder.glob("*/*.png"):
@@ -236,6 +249,7 @@ def test_each_fit_takes_the_policy_of_its_own_model(folder):
     assert chosen.at(0)[0][0].shape[1:3] == (8, 8)
 
 
+@pytest.mark.any_backend
 def test_sources_of_one_size_are_not_for_training(folder):
     source = open_source(f"folder:{folder}").at_size(16)
     assert len(open_source(source, limit=2)) == 2
@@ -266,6 +280,7 @@ def test_no_thread_outlives_a_fit_that_is_interrupted(folder, monkeypatch):
         assert not thread.is_alive()
 
 
+@pytest.mark.any_backend
 def test_images_of_many_sizes_need_a_policy(folder):
     with pytest.raises(ValueError, match="`policy` must be given for folder:"):
         load(f"folder:{folder}", 4).at(0)
