@@ -9,7 +9,15 @@ from keras_kssl.augment import vicreg
 from keras_kssl.recipes import Recipe
 from tests.photos import encoded, picture, write_folder
 
-SMALL = Recipe(width=0.125, projector=(16, 8), epochs=2, batch_size=4, size=16)
+SMALL = Recipe(
+    method="sfrik",
+    encoder="resnet10",
+    width=0.125,
+    projector=(16, 8),
+    epochs=2,
+    batch_size=4,
+    size=16,
+)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_kssl import cli, evaluation, pretraining, recipes, report
+from keras_kssl import cli, evaluation, export, pretraining, recipes, report
 from keras_kssl.report import (
     charts,
     figures,
@@ -155,7 +155,10 @@ def run(folder):
         epochs=2,
         batch_size=16,
     )
-    pretraining.pretrain(recipe, folder / "run", say=lambda line: None)
+    with pytest.MonkeyPatch.context() as patch:
+        # No report reads it, and it takes longer than the training.
+        patch.setattr(export, "saved_model", lambda encoder, path, **options: path)
+        pretraining.pretrain(recipe, folder / "run", say=lambda line: None)
     (folder / "run" / "evaluation.json").write_text(json.dumps(EVALUATION))
     lines = [f"{i:03d} {HOSTILE}: cut short" for i in range(205)]
     (folder / "run" / "broken_images.txt").write_text("\n".join(lines) + "\n")
