@@ -11,8 +11,9 @@ import os
 import sys
 
 IMAGES, BATCH, STEPS = 64, 16, 5
+# Views have all changes of colour in the first alone, and no method has its own.
 METHODS = {
-    "hsic_gram_target": {"estimator": "gram", "target": True},
+    "hsic_gram_target": {"estimator": "gram", "target": True, "augment": "byol"},
     "hsic_features_target": {"estimator": "random_features", "target": True},
     "hsic_gram": {"estimator": "gram", "target": False},
     "hsic_features": {"estimator": "random_features", "target": False},
@@ -98,8 +99,13 @@ def model_of(name):
     keras.utils.set_random_seed(0)
     options = dict({**METHODS, **SMALL_CROPS}[name])
     encoder = tiny_encoder()
-    policy = options.pop("augment", "byol")
-    augment = getattr(kssl.augment, policy)(12 if policy == "byol" else 24)
+    name_of_policy = options.pop("augment", None)
+    if name_of_policy is None:
+        view = kssl.augment.View(12, flip=0.5)
+        augment = kssl.augment.Policy([view, view])
+    else:
+        size = 12 if name_of_policy == "byol" else 24
+        augment = getattr(kssl.augment, name_of_policy)(size)
     normalize = name.startswith("hsic")
     heads = [
         kssl.models.MLPHead((32,), 16, normalize_output=normalize, seed=seed)
