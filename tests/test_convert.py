@@ -152,8 +152,9 @@ def test_pytorchs_file_comes_back_bit_for_bit(golden, golden_encoder, suffix, tm
 def test_outputs_equal_pytorchs_from_either_format(golden, golden_encoder, tmp_path):
     recorded = golden("resnet_torch_resnet18")
     path = convert.torch_file(golden_encoder, tmp_path / "w.safetensors")
-    for encoder in (golden_encoder, convert.from_torch_resnet(path, **PLAIN)):
-        for size in (64, 224):
+    again = convert.from_torch_resnet(path, **PLAIN)
+    for encoder, sizes in ((golden_encoder, (64, 224)), (again, (64,))):
+        for size in sizes:
             images = recorded[f"x{size}"].transpose(0, 2, 3, 1)
             found = ops.convert_to_numpy(encoder(images, training=False))
             expected = recorded[f"eval{size}_f64"]
