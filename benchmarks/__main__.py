@@ -7,7 +7,7 @@ import argparse
 
 from benchmarks import harness
 
-SUITES = ("objective", "step", "input")
+SUITES = ("objective", "step", "input", "gpu")
 
 
 def main():

@@ -8,10 +8,13 @@ A suite is a module of this package with
                 case's parameters to an action, a function without arguments that
                 returns when its work is done
 
-A variant that has no place on this machine raises `Unavailable` with the reason. The
-processes of a case are all started before the first round, so that a machine that slows
-down slows all of them; ratios are taken within a case. Peak memory is that of the
-process, import and compilation included.
+and, where it is not the processor that works, `machine_rates`, a function like the one
+here. A variant that has no place on this machine raises `Unavailable` with the reason.
+
+The processes of a case are all started before the first round, so that a machine that
+slows down slows all of them; ratios are taken within a case. Peak memory is that of the
+process, import and compilation included, unless an action says another in its `said`, a
+dictionary of what stands beside its times.
 """
 
 import contextlib
@@ -100,14 +103,15 @@ def run(suite, names=None, rounds=7):
         names: parts of the names of the cases to take; default all.
         rounds: turns of each variant. Default 7.
     """
+    module = importlib.import_module(suite)
     cases = [
         case
-        for case in importlib.import_module(suite).CASES
+        for case in module.CASES
         if not names or any(name in case.name for name in names)
     ]
     if not cases:
         raise SystemExit(f"{suite}: no case is called {' or '.join(names)}.")
-    rates = machine_rates()
+    rates = getattr(module, "machine_rates", machine_rates)()
     results = []
     for case in cases:
         results.append(_run_case(suite, case, rounds, rates))

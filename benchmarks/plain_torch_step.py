@@ -98,12 +98,13 @@ def make(method, depth, size, projector, views, is_compiled):
         z = torch.cat([predictor(online(view)) for view in views])
         with torch.no_grad():
             others = [target(view) for view in views]
-        z = plain_torch.unit(torch.stack([*z.chunk(2), *others]))
+        # Float32 from here on, whatever the networks compute in.
+        z = plain_torch.unit(torch.stack([*z.chunk(2), *others]).float())
         zy, zz = plain_torch.hsic_features(z, scale.detach(), 512)
         return 3.0 * zz.sqrt() - zy, z
 
     def sfrik(views):
-        a, b = (plain_torch.unit(online(view)) for view in views)
+        a, b = (plain_torch.unit(online(view).float()) for view in views)
         potential = plain_torch.potential
         weights = (1.0, 40.0, 40.0)
         spread = (potential(a, weights) + potential(b, weights)) / 2

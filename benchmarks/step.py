@@ -48,14 +48,14 @@ CASES = [
 ]
 
 
-def _views(size, batch):
+def views_of(size, batch):
     generator = np.random.default_rng(0)
     return tuple(
         generator.random((batch, size, size, 3)).astype("float32") for _ in range(2)
     )
 
 
-def _model(method, depth, size, projector):
+def model_of(method, depth, size, projector):
     import keras_kssl as kssl
 
     encoder = kssl.models.ResNet(
@@ -76,9 +76,9 @@ def _ours(jit_compile):
     def build(method, depth, size, batch, projector):
         import keras_kssl as kssl
 
-        model = _model(method, depth, size, projector)
+        model = model_of(method, depth, size, projector)
         model.compile(kssl.optimizers.LARS(0.1), jit_compile=jit_compile)
-        views = _views(size, batch)
+        views = views_of(size, batch)
         return lambda: model.train_on_batch(views)
 
     return build
@@ -87,9 +87,9 @@ def _ours(jit_compile):
 def _encoder_alone(method, depth, size, batch, projector):
     import tensorflow as tf
 
-    model = _model(method, depth, size, projector)
+    model = model_of(method, depth, size, projector)
     encoder = model.encoder
-    views = [tf.constant(view) for view in _views(size, batch)]
+    views = [tf.constant(view) for view in views_of(size, batch)]
 
     @tf.function
     def step():
@@ -121,7 +121,7 @@ def _torch(is_compiled):
             torch.from_numpy(view.transpose(0, 3, 1, 2)).to(
                 memory_format=torch.channels_last
             )
-            for view in _views(size, batch)
+            for view in views_of(size, batch)
         ]
         return plain_torch_step.make(method, depth, size, projector, views, is_compiled)
 

@@ -1,0 +1,206 @@
+"""A training step on a GPU: JAX in bfloat16 against PyTorch, compiled, of one method.
+
+    python -m benchmarks gpu
+    python -m benchmarks.gpu        # the largest batches that fit
+
+ResNet-50 at 224, views on the device; "with views" makes them there from uint8 images
+of 256 pixels in host memory, as training from arrays does. Memory is that of the
+device. The small cases show on any machine that the suite runs; without a GPU in
+float32.
+
+The second command looks for the largest batch, a power of two, whose step fits, as it
+is and in eight parts (gradient caching), each try in a process of its own.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+
+from benchmarks import step
+from benchmarks.harness import Case, Unavailable
+
+STEPS = 5
+_LARGEST = 2**14
+_PROJECTORS = {"ssl_hsic": (4096, 256), "sfrik": (8192, 8192, 8192)}
+
+
+def _case(method, depth, size, batch, flops_of_image):
+    passes = 3 * 2 + (2 if method == "ssl_hsic" else 0)
+    return Case(
+        f"{method} ResNet-{depth} at {size}, batch {batch}",
+        {
+            "method": method,
+            "depth": depth,
+            "size": size,
+            "batch": batch,
+            "projector": _PROJECTORS[method] if size > 64 else (64, 64),
+        },
+        ("ours jax", "ours jax with views", "torch", "torch compiled"),
+        flops=STEPS * passes * batch * flops_of_image,
+        items=STEPS * batch,
+    )
+
+
+CASES = [
+    *(
+        _case(method, 50, 224, batch, 8.17e9)
+        for method in _PROJECTORS
+        for batch in (64, 256)
+    ),
+    *(_case(method, 18, 32, 16, 1.11e9) for method in _PROJECTORS),
+]
+
+
+def machine_rates():
+    """What the device does in bfloat16: products of large matrices, and copies."""
+    program = """
+import json, time, jax, jax.numpy as np
+def fastest(function, *arrays):
+    jax.block_until_ready(function(*arrays))
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        jax.block_until_ready(function(*arrays))
+        times.append(time.perf_counter() - began)
+    return min(times)
+side = 8192 if jax.default_backend() == "gpu" else 1024
+a = np.ones((side, side), np.bfloat16)
+print(json.dumps({
+    "flops_per_second": 2 * side**3 / fastest(jax.jit(np.matmul), a, a),
+    "bytes_per_second": 2 * a.nbytes / fastest(jax.jit(lambda x: x + 1), a),
+}))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+class _Action:
+    """Some steps, and what they took of the device's memory."""
+
+    def __init__(self, run, peak_bytes):
+        self._run = run
+        self._peak_bytes = peak_bytes
+
+    def __call__(self):
+        self._run()
+
+    @property
+    def said(self):
+        peak = self._peak_bytes()
+        return {} if peak is None else {"peak_mb": peak / 2**20}
+
+
+def _jax_peak():
+    import jax
+
+    statistics = jax.devices()[0].memory_stats()
+    return statistics and statistics["peak_bytes_in_use"]
+
+
+def _ours(has_views, method, depth, size, batch, projector, parts=1):
+    import jax
+    import keras
+    import numpy as np
+
+    import keras_kssl as kssl
+
+    if jax.default_backend() == "gpu":
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    model = step.model_of(method, depth, size, projector)
+    model.micro_batches = parts
+    if has_views:
+        model.augment = kssl.augment.byol(size=size)
+        side = size * 8 // 7
+        shape = (batch, side, side, 3)
+        data = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    else:
+        data = tuple(jax.device_put(view) for view in step.views_of(size, batch))
+    model.compile(kssl.optimizers.LARS(0.1), jit_compile=True)
+
+    def endless():
+        while True:
+            yield (data,)
+
+    return _Action(
+        lambda: model.fit(endless(), steps_per_epoch=STEPS, verbose=0, shuffle=False),
+        _jax_peak,
+    )
+
+
+def _torch(is_compiled, method, depth, size, batch, projector):
+    try:
+        import torch
+    except ImportError:
+        raise Unavailable("PyTorch is not installed") from None
+
+    from benchmarks import plain_torch_step
+
+    has_gpu = torch.cuda.is_available()
+    device = "cuda" if has_gpu else "cpu"
+    torch.manual_seed(0)
+    views = [
+        torch.from_numpy(view.transpose(0, 3, 1, 2)).to(
+            device, memory_format=torch.channels_last
+        )
+        for view in step.views_of(size, batch)
+    ]
+    with torch.device(device):
+        action = plain_torch_step.make(
+            method, depth, size, projector, views, is_compiled
+        )
+
+    def run():
+        for _ in range(STEPS):
+            with torch.autocast(device, torch.bfloat16, enabled=has_gpu):
+                action()
+
+    def peak():
+        return torch.cuda.max_memory_allocated() if has_gpu else None
+
+    return _Action(run, peak)
+
+
+_JAX = {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+VARIANTS = {
+    "ours jax": (_JAX, functools.partial(_ours, False)),
+    "ours jax with views": (_JAX, functools.partial(_ours, True)),
+    "torch": ({}, functools.partial(_torch, False)),
+    "torch compiled": ({}, functools.partial(_torch, True)),
+}
+
+
+def largest(method, parts, depth=50, size=224, first=32):
+    """The largest batch that fits, and the most memory that it took, in MB."""
+    found = (None, None)
+    batch = first
+    while batch <= _LARGEST:
+        arguments = (False, method, depth, size, batch, _PROJECTORS[method], parts)
+        program = (
+            "from benchmarks import gpu\n"
+            f"action = gpu._ours(*{arguments})\n"
+            "action()\n"
+            "print(action.said.get('peak_mb'))"
+        )
+        run = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True
+        )
+        if run.returncode:
+            if "RESOURCE_EXHAUSTED" not in run.stderr and run.returncode > 0:
+                raise RuntimeError(run.stderr)
+            break
+        found, batch = (batch, run.stdout.split()[-1]), 2 * batch
+    return found
+
+
+def main():
+    for method in _PROJECTORS:
+        for parts in (1, 8):
+            batch, memory = largest(method, parts)
+            print(f"{method}, {parts} parts: batch {batch}, {memory} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
