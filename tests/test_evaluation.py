@@ -319,9 +319,9 @@ def test_steps_are_momentum_with_a_cosine():
 def test_every_example_is_used_once_per_epoch():
     seen = []
 
-    def spy(parameters, x, y, num_classes):
+    def spy(parameters, x, y, num_classes, out):
         seen.append(x[:, 0].astype(int))
-        return np.zeros_like(parameters)
+        out[:] = 0.0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("keras_kssl.evaluation.linear.softmax_gradient", spy)
