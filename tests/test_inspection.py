@@ -29,6 +29,7 @@ def folder(tmp_path):
     return write_folder(tmp_path / "photos", files)
 
 
+@pytest.mark.any_backend
 def test_a_report_tells_sizes_formats_labels_copies_and_what_is_broken(folder):
     lines = inspection.report(f"folder:{folder}", SMALL)
     text = "\n".join(lines)

@@ -20,14 +20,17 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ON_JAX = keras.backend.backend() == "jax"
 slow = pytest.mark.slow
 # Kind, devices, processes.
-LAYOUTS = {
+# Two devices, in one process and in two.
+TWO_DEVICES = {
     "jax": [("jax", 2, 1), ("jax_workers", 2, 2)],
     "tensorflow": [("mirrored", 2, 1), ("multi_worker", 2, 2)],
 }[keras.backend.backend()]
+# Two processes on JAX take minutes and tell little more than two devices in one.
 SLOW_LAYOUTS = {
-    "jax": [("jax", 4, 1), ("jax", 8, 1)],
+    "jax": [("jax_workers", 2, 2), ("jax", 4, 1), ("jax", 8, 1)],
     "tensorflow": [("mirrored", 4, 1)],
 }[keras.backend.backend()]
+LAYOUTS = [layout for layout in TWO_DEVICES if layout not in SLOW_LAYOUTS]
 TOLERANCE = 1e-5
 # Numbers of this size count as rounding: the gradient of a bias before a batch
 # normalisation is 0, and what is computed in its place about 1e-8.
@@ -106,7 +109,7 @@ def test_replicas_equal_one_device(method, alone, together):
 @slow
 def test_replicas_equal_one_device_with_small_crops_and_micro_batches(tmp_path):
     alone = run(tmp_path / "one.npz", "one", 1, 1, "small_crops")
-    for kind, count, workers in LAYOUTS:
+    for kind, count, workers in TWO_DEVICES:
         path = tmp_path / f"{kind}_{count}.npz"
         together = run(path, kind, count, workers, "small_crops")
         for method in replica_runs.SMALL_CROPS:

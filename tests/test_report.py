@@ -195,6 +195,7 @@ def columns(run):
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
+@pytest.mark.any_backend
 def test_page_has_every_section_with_its_figures(page, run):
     assert [name for name in page.texts if name is not None] == list(SECTIONS)
     metrics = {n for n, v in columns(run).items() if n != "epoch" and "NA" not in v}

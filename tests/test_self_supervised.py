@@ -673,7 +673,7 @@ def keras_cv_backbone():
 @pytest.mark.parametrize(
     ("make_backbone", "method"),
     [
-        (mobilenet, "sfrik"),
+        pytest.param(mobilenet, "sfrik", marks=pytest.mark.any_backend),
         pytest.param(mobilenet, "ssl_hsic", marks=pytest.mark.slow),
         pytest.param(keras_cv_backbone, "sfrik", marks=pytest.mark.slow),
         pytest.param(keras_cv_backbone, "ssl_hsic", marks=pytest.mark.slow),

@@ -520,6 +520,7 @@ def named(module, name, config):
     return {"module": module, "class_name": name, "config": config}
 
 
+@pytest.mark.any_backend
 def test_nothing_that_a_keras_file_names_is_run(file, tmp_path):
     victim, path = tmp_path / "victim", tmp_path / "hostile.keras"
     code = compile(f"open({str(victim)!r}, 'w')", "a", "eval")
