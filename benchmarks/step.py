@@ -93,7 +93,6 @@ def _encoder_alone(method, depth, size, batch, projector):
 
     @tf.function
     def step():
-        variables = [v.value for v in encoder.trainable_variables]
         with tf.GradientTape() as tape:
             total = sum(
                 tf.reduce_sum(encoder(view, training=True) ** 2) for view in views
@@ -101,7 +100,7 @@ def _encoder_alone(method, depth, size, batch, projector):
         if method == "ssl_hsic":
             for view in views:
                 total += tf.reduce_sum(encoder(view, training=True))
-        gradients = tape.gradient(total, variables)
+        gradients = tape.gradient(total, encoder.trainable_variables)
         return total, [tf.reduce_sum(gradient) for gradient in gradients]
 
     return lambda: step()[0].numpy()
