@@ -204,15 +204,15 @@ def softmax_gradient(parameters, x, y, num_classes, out=None):
         gradient (R * num_classes, d).
     """
     # A product with so few rows is faster the other way about.
-    logits = np.ascontiguousarray((x @ parameters.T).T)
-    errors = logits.reshape(-1, num_classes, len(x))
-    errors -= errors.max(axis=1, keepdims=True)
-    np.exp(errors, out=errors)
-    errors /= errors.sum(axis=1, keepdims=True)
-    errors[:, y, np.arange(len(x))] -= 1.0
-    gradient = np.matmul(logits, x, out=out)
-    gradient *= np.float32(1.0 / len(x))
-    return gradient
+    errors = np.ascontiguousarray((x @ parameters.T).T)
+    per_class = errors.reshape(-1, num_classes, len(x))
+    per_class -= per_class.max(axis=1, keepdims=True)
+    np.exp(per_class, out=per_class)
+    share = np.float32(1.0 / len(x))
+    per_class *= share / per_class.sum(axis=1, keepdims=True)
+    # Not by indexing, which holds up the other threads.
+    per_class -= share * (y == np.arange(num_classes)[:, np.newaxis])
+    return np.matmul(errors, x, out=out)
 
 
 def _moments(x):
