@@ -264,15 +264,20 @@ def _sum_of_values(kernel):
             sums, slopes = of_block(z)
         else:
             # Each block has rows from all over: on JAX from every device of a batch
-            # that is shared out. A loop, so that few are in memory at a time.
+            # that is shared out. A loop, so that few are in memory at a time, and over
+            # numbers: of an array that it went through it would make a copy.
             blocks = ops.reshape(z, (-1, count, z.shape[-1]))
-            sums, slopes = ops.map(of_block, ops.transpose(blocks, (1, 0, 2)))
-            slopes = ops.reshape(ops.transpose(slopes, (1, 0, 2)), z.shape)
+            sums, slopes = ops.map(
+                lambda i: of_block(ops.take(blocks, i, axis=1)), ops.arange(count)
+            )
 
         def gradient(*args, upstream=None):
             if upstream is None:
                 (upstream,) = args
-            return 2.0 * upstream * slopes
+            if count == 1:
+                return 2.0 * upstream * slopes
+            by_row = ops.transpose(slopes, (1, 0, 2))
+            return 2.0 * upstream * ops.reshape(by_row, z.shape)
 
         return ops.sum(sums), gradient
 
