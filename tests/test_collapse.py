@@ -342,7 +342,7 @@ def train(
         model = models.SSLHSIC(make_encoder(), target=False, **parts)
     else:
         model = models.SFRIK(make_encoder(), **parts)
-    model.compile(optimizer(rate), jit_compile=keras.backend.backend() == "jax")
+    model.compile(optimizer(rate))
     monitor = CollapseMonitor(patience, stop, say=lambda text: None)
     batches = data.load("builtin:digits:train", 32, seed=0)
     fitted = model.fit(

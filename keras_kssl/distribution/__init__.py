@@ -14,7 +14,6 @@ objectives, batch normalisation and augmentation see the global batch.
 
 from keras_kssl.distribution.choosing import KINDS, choose
 from keras_kssl.distribution.devices import (
-    compiling_pays,
     has_accelerator,
     peak_device_memory,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "Distribution",
     "Watchdog",
     "choose",
-    "compiling_pays",
     "has_accelerator",
     "peak_device_memory",
 ]

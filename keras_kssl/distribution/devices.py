@@ -9,14 +9,6 @@ def has_accelerator():
     return any(not name.startswith("cpu") for name in devices)
 
 
-def compiling_pays():
-    """Whether a training step is to be compiled by XLA."""
-    if keras.backend.backend() == "jax":
-        return True
-    # XLA's convolutions on a CPU are several times slower than TensorFlow's own.
-    return has_accelerator()
-
-
 def peak_device_memory():
     """The most bytes that the fullest GPU or TPU has held; `None` if none says so."""
     if keras.backend.backend() == "jax":

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kssl import distribution, optimizers, replicas
+from keras_kssl import optimizers, replicas
 from keras_kssl._checks import check_that
 from keras_kssl.data import Batches
 from keras_kssl.evaluation.features import extract_features
@@ -157,7 +157,7 @@ class Classifier(FitsBatches, keras.Model):
                 use_ema=average is not None,
                 ema_momentum=average or 0.99,
             )
-            self.compile(optimizer, jit_compile=distribution.compiling_pays())
+            self.compile(optimizer)
         batches = Batches(source, batch_size, seed)
         self.fit(batches, steps_per_epoch=steps, verbose=0, callbacks=list(callbacks))
 

@@ -4,7 +4,6 @@ import keras
 
 from keras_kssl import (
     augment,
-    distribution,
     kernels,
     models,
     objectives,
@@ -172,9 +171,8 @@ def _jit_compile(recipe):
         value = recipe.jit_compile
         check_that(not value, "recipe", "jit_compile", rule, value)
         return False
-    if recipe.jit_compile is not None:
-        return recipe.jit_compile
-    return distribution.compiling_pays()
+    # Keras leaves XLA out on CPUs under TensorFlow, whose own convolutions are faster.
+    return "auto" if recipe.jit_compile is None else recipe.jit_compile
 
 
 def _steps_per_execution(recipe, steps_per_epoch):
