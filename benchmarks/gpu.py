@@ -18,37 +18,23 @@ import subprocess
 import sys
 
 from benchmarks import step
-from benchmarks.harness import Case, Unavailable
 
 STEPS = 5
 _LARGEST = 2**14
 _PROJECTORS = {"ssl_hsic": (4096, 256), "sfrik": (8192, 8192, 8192)}
 
 
-def _case(method, depth, size, batch, flops_of_image):
-    passes = 3 * 2 + (2 if method == "ssl_hsic" else 0)
-    return Case(
-        f"{method} ResNet-{depth} at {size}, batch {batch}",
-        {
-            "method": method,
-            "depth": depth,
-            "size": size,
-            "batch": batch,
-            "projector": _PROJECTORS[method] if size > 64 else (64, 64),
-        },
-        ("ours jax", "ours jax with views", "torch", "torch compiled"),
-        flops=STEPS * passes * batch * flops_of_image,
-        items=STEPS * batch,
-    )
-
-
+_VARIANTS = ("ours jax", "ours jax with views", "torch", "torch compiled")
 CASES = [
     *(
-        _case(method, 50, 224, batch, 8.17e9)
-        for method in _PROJECTORS
+        step.case(method, 50, 224, batch, projector, _VARIANTS, STEPS)
+        for method, projector in _PROJECTORS.items()
         for batch in (64, 256)
     ),
-    *(_case(method, 18, 32, 16, 1.11e9) for method in _PROJECTORS),
+    *(
+        step.case(method, 18, 32, 16, (64, 64), _VARIANTS, STEPS)
+        for method in _PROJECTORS
+    ),
 ]
 
 
@@ -130,27 +116,11 @@ def _ours(has_views, method, depth, size, batch, projector, parts=1):
     )
 
 
-def _torch(is_compiled, method, depth, size, batch, projector):
-    try:
-        import torch
-    except ImportError:
-        raise Unavailable("PyTorch is not installed") from None
-
-    from benchmarks import plain_torch_step
-
+def _torch(is_compiled, **parameters):
+    torch = step.pytorch()
     has_gpu = torch.cuda.is_available()
     device = "cuda" if has_gpu else "cpu"
-    torch.manual_seed(0)
-    views = [
-        torch.from_numpy(view.transpose(0, 3, 1, 2)).to(
-            device, memory_format=torch.channels_last
-        )
-        for view in step.views_of(size, batch)
-    ]
-    with torch.device(device):
-        action = plain_torch_step.make(
-            method, depth, size, projector, views, is_compiled
-        )
+    action = step.torch_step(**parameters, is_compiled=is_compiled, device=device)
 
     def run():
         for _ in range(STEPS):

@@ -7,11 +7,38 @@ alone" is forward and backward of the encoder for two views and, for SSL-HSIC, t
 target's forward passes, on the backend of "ours tf": what a step cannot do without.
 """
 
+import functools
+
 import numpy as np
 
 from benchmarks.harness import Case, Unavailable
 
-VARIANTS_OF_ALL = (
+# Operations of the encoder for one image: two for each multiplication and addition of
+# its convolutions, counted from their shapes. By its depth and the size of a view.
+_FLOPS = {(18, 32): 1.11e9, (50, 224): 8.17e9}
+
+
+def case(method, depth, size, batch, projector, variants, steps=1):
+    """A case whose action is so many steps of `method`."""
+    # A view with a gradient takes a forward pass and twice that backward.
+    passes = 3 * 2 + (2 if method == "ssl_hsic" else 0)
+    parameters = {
+        "method": method,
+        "depth": depth,
+        "size": size,
+        "batch": batch,
+        "projector": projector,
+    }
+    return Case(
+        f"{method} ResNet-{depth} at {size}, batch {batch}",
+        parameters,
+        variants,
+        flops=steps * passes * batch * _FLOPS[depth, size],
+        items=steps * batch,
+    )
+
+
+_ALL = (
     "ours tf",
     "ours tf xla",
     "ours jax",
@@ -19,32 +46,11 @@ VARIANTS_OF_ALL = (
     "torch",
     "torch compiled",
 )
-
-
-def _case(method, depth, size, batch, projector, flops_of_image):
-    passes = 3 * 2 + (2 if method == "ssl_hsic" else 0)
-    return Case(
-        f"{method} ResNet-{depth} at {size}",
-        {
-            "method": method,
-            "depth": depth,
-            "size": size,
-            "batch": batch,
-            "projector": projector,
-        },
-        VARIANTS_OF_ALL,
-        flops=passes * batch * flops_of_image,
-        items=batch,
-    )
-
-
-# Operations of a forward pass: two for each multiplication and addition of the
-# convolutions, counted from their shapes.
 CASES = [
-    _case("ssl_hsic", 18, 32, 64, (512, 128), 1.11e9),
-    _case("sfrik", 18, 32, 64, (512, 512, 512), 1.11e9),
-    _case("ssl_hsic", 50, 224, 16, (4096, 256), 8.17e9),
-    _case("sfrik", 50, 224, 16, (8192, 8192, 8192), 8.17e9),
+    case("ssl_hsic", 18, 32, 64, (512, 128), _ALL),
+    case("sfrik", 18, 32, 64, (512, 512, 512), _ALL),
+    case("ssl_hsic", 50, 224, 16, (4096, 256), _ALL),
+    case("sfrik", 50, 224, 16, (8192, 8192, 8192), _ALL),
 ]
 
 
@@ -106,25 +112,29 @@ def _encoder_alone(method, depth, size, batch, projector):
     return lambda: step()[0].numpy()
 
 
-def _torch(is_compiled):
-    def build(method, depth, size, batch, projector):
-        try:
-            import torch
-        except ImportError:
-            raise Unavailable("PyTorch is not installed") from None
+def pytorch():
+    """The module, where it is installed."""
+    try:
+        import torch
+    except ImportError:
+        raise Unavailable("PyTorch is not installed") from None
+    return torch
 
-        from benchmarks import plain_torch_step
 
-        torch.manual_seed(0)
-        views = [
-            torch.from_numpy(view.transpose(0, 3, 1, 2)).to(
-                memory_format=torch.channels_last
-            )
-            for view in views_of(size, batch)
-        ]
+def torch_step(method, depth, size, batch, projector, is_compiled, device="cpu"):
+    """The yardstick's step, an action."""
+    torch = pytorch()
+    from benchmarks import plain_torch_step
+
+    torch.manual_seed(0)
+    views = [
+        torch.from_numpy(view.transpose(0, 3, 1, 2)).to(
+            device, memory_format=torch.channels_last
+        )
+        for view in views_of(size, batch)
+    ]
+    with torch.device(device):
         return plain_torch_step.make(method, depth, size, projector, views, is_compiled)
-
-    return build
 
 
 _TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
@@ -133,6 +143,6 @@ VARIANTS = {
     "ours tf xla": (_TENSORFLOW, _ours(True)),
     "ours jax": ({"KERAS_BACKEND": "jax"}, _ours(True)),
     "encoder alone tf": (_TENSORFLOW, _encoder_alone),
-    "torch": ({}, _torch(False)),
-    "torch compiled": ({}, _torch(True)),
+    "torch": ({}, functools.partial(torch_step, is_compiled=False)),
+    "torch compiled": ({}, functools.partial(torch_step, is_compiled=True)),
 }
