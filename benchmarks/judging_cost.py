@@ -70,7 +70,9 @@ def main():
             *data, epochs=options.epochs, learning_rates=rates
         )
 
-    sweep, one = medians((lambda: probe(RATES), lambda: probe(RATES[4:5])), 1)
+    sweep, one = medians(
+        (lambda: probe(RATES), lambda: probe(RATES[4:5])), options.repeats
+    )
     encoder = kssl.models.ResNet18(stem="cifar", seed=0)
     images = np.zeros((2_000, 32, 32, 3), "uint8")
     kssl.evaluation.extract_features(encoder, images[:256])

@@ -194,12 +194,14 @@ def test_votes_agree_with_the_reference_implementation(golden, k):
 
 
 @pytest.mark.any_backend
-def test_blocks_of_test_rows_change_nothing(monkeypatch):
+@pytest.mark.parametrize("columns", [3, 13, 25, 64])
+def test_blocks_change_nothing(columns, monkeypatch):
     train_x, train_y = clusters(50)
     test_x, _ = clusters(23, seed=1)
     whole = knn_votes(train_x, train_y, test_x, 5)
     module = sys.modules["keras_kssl.evaluation.knn"]
-    monkeypatch.setattr(module, "_BLOCK", 50 * 4)
+    monkeypatch.setattr(module, "_ROWS", 4)
+    monkeypatch.setattr(module, "_COLUMNS", columns)
     # Products of other shapes may round otherwise in float32.
     np.testing.assert_allclose(knn_votes(train_x, train_y, test_x, 5), whole, rtol=1e-4)
 

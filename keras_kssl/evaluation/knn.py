@@ -1,8 +1,12 @@
 """Weighted nearest-neighbour classification on frozen features."""
 
+import math
+
 import numpy as np
+import threadpoolctl
 
 from keras_kssl._checks import check_integer, check_number, check_that
+from keras_kssl.data.encoded import for_each
 from keras_kssl.evaluation.features import (
     check_classes_seen,
     check_features,
@@ -13,8 +17,8 @@ from keras_kssl.evaluation.features import (
 )
 from keras_kssl.evaluation.metrics import score_predictions
 
-# Similarities held at a time, 4 or 8 bytes each, and as many positions of 8.
-_BLOCK = 2**23
+# Similarities that a thread holds, 4 or 8 bytes each, and as many positions of 8.
+_ROWS, _COLUMNS = 512, 2**13
 # exp(600) times any number of neighbours fits into float64.
 _LARGEST_EXPONENT = 600.0
 
@@ -25,8 +29,9 @@ def knn_votes(train_x, train_y, test_x, k, temperature=0.07, num_classes=None):
     Features are scaled to unit length; a neighbour of cosine similarity s votes for its
     class with exp(s / temperature). An all-zero row is similar to none (s = 0).
     Similarities are computed in float64 if both sets of features are float64, else in
-    float32; votes in float64. Memory: a copy of the training features and 150 MB; time
-    is a matrix product of n_test d n_train and a partial sort of n_test n_train.
+    float32; votes in float64. Memory: a copy of the training features and 50 MB
+    for each core; time is a matrix product of n_test d n_train and a partial sort of
+    n_test n_train.
 
     Formula, N_k the k nearest neighbours of test row i::
 
@@ -151,13 +156,16 @@ class _Neighbours:
         train_x = unit_rows(train_x).astype(dtype, copy=False)
         self.similarities = np.empty((len(test_x), k), np.float64)
         self.labels = np.empty((len(test_x), k), np.int64)
-        rows = max(1, _BLOCK // len(train_x))
-        for start in range(0, len(test_x), rows):
-            block = slice(start, start + rows)
-            similarities = unit_rows(test_x[block]).astype(dtype) @ train_x.T
-            nearest = _largest(similarities, k)
-            self.similarities[block] = np.take_along_axis(similarities, nearest, axis=1)
+
+        def find(number):
+            block = slice(number * _ROWS, (number + 1) * _ROWS)
+            found = _nearest(unit_rows(test_x[block]).astype(dtype), train_x, k)
+            self.similarities[block], nearest = found
             self.labels[block] = self.train_y[nearest]
+
+        # Threads have rows of their own: NumPy selects on one core at a time.
+        with threadpoolctl.threadpool_limits(1, user_api="blas"):
+            for_each(find, math.ceil(len(test_x) / _ROWS))
 
     def votes(self, k, temperature, num_classes=None):
         check_number(self.caller, "temperature", temperature, 0.0)
@@ -176,8 +184,24 @@ class _Neighbours:
         return votes.reshape(len(exponents), num_classes)
 
 
+def _nearest(x, train_x, k):
+    """Similarities and places of the k nearest rows of train_x, nearest first."""
+    similarities, places = [], []
+    for start in range(0, len(train_x), _COLUMNS):
+        products = x @ train_x[start : start + _COLUMNS].T
+        largest = _largest(products, k)
+        similarities.append(np.take_along_axis(products, largest, axis=1))
+        places.append(start + largest)
+    found = [np.concatenate(parts, axis=1) for parts in (similarities, places)]
+    largest = _largest(found[0], k)
+    order = np.argsort(-np.take_along_axis(found[0], largest, axis=1), axis=1)
+    largest = np.take_along_axis(largest, order, axis=1)
+    return [np.take_along_axis(array, largest, axis=1) for array in found]
+
+
 def _largest(values, k):
-    """Columns of the k largest values of each row, largest first."""
-    columns = np.argpartition(values, values.shape[1] - k, axis=1)[:, -k:]
-    order = np.argsort(-np.take_along_axis(values, columns, axis=1), axis=1)
-    return np.take_along_axis(columns, order, axis=1)
+    """Columns of the k largest values of each row, of all if there are no more."""
+    columns = values.shape[1]
+    if columns <= k:
+        return np.broadcast_to(np.arange(columns), values.shape)
+    return np.argpartition(values, columns - k, axis=1)[:, columns - k :]
