@@ -477,15 +477,48 @@ def test_wrong_input_ends_in_one_sentence(arguments, words):
         evaluation.evaluate(**{**usual, **arguments}, say=lambda line: None)
 
 
-def test_settings_of_another_kind_are_refused():
-    with pytest.raises(TypeError, match="`temperature` must be a number"):
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("protocol", "setting", "value", "words"),
+    [
+        ("knn", "temperature", "hot", "a number. Received: temperature='hot'"),
+        ("knn", "k", 1.5, "an integer"),
+        ("knn", "k", (), "one or more"),
+        ("linear", "learning_rates", (0.1, "b"), "a number. Received: learning_rates"),
+        ("linear", "learning_rates", -0.1, "at least 0"),
+        ("linear", "epochs", 0, "at least 1"),
+        ("few-shot", "shots", (1, 0), "at least 1"),
+        ("finetune-100", "weight_decays", True, "a number"),
+        ("depth", "frozen", 1, "true or false"),
+        ("depth", "size", (240, -320), "at least 1"),
+    ],
+)
+def test_settings_are_checked_before_images_are_looked_at(
+    protocol, setting, value, words
+):
+    with pytest.raises((TypeError, ValueError), match=words) as caught:
         evaluation.evaluate(
-            small_encoder(),
-            images_of(6, 0),
-            images_of(6, 0),
-            ["knn"],
-            changes={"knn": {"temperature": "hot"}},
+            None, None, None, [protocol], changes={protocol: {setting: value}}
         )
+    assert f"`{setting}` must be" in str(caught.value)
+
+
+@pytest.mark.any_backend
+def test_several_values_may_be_one():
+    train = few(30, [0, 1, 2] * 10)
+    changes = {
+        "knn": {"k": 3},
+        "linear": {"learning_rates": 0.1, "epochs": 2},
+        "logreg": {"strengths": 1.0},
+        "few-shot": {"shots": 2, "draws": 2},
+    }
+    results = evaluation.evaluate(
+        small_encoder(), train, train, list(changes), seeds=0, changes=changes
+    )
+    assert [result["changed"] for result in results] == [
+        sorted(settings) for settings in changes.values()
+    ]
+    assert results[1]["chosen"]["learning_rate"] == [0.1]
 
 
 def test_features_are_extracted_once_and_labels_matched_by_name():

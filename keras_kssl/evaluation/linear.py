@@ -72,7 +72,7 @@ def linear_accuracy(
         test_y: integers (n_test,), classes of `train_y`.
         seed: integer of at least 0: held-out examples and order. Default 0.
         epochs: passes over the training examples, at least 1. Default 100.
-        learning_rates: initial rates to choose from, each above 0.
+        learning_rates: initial rates to choose from, each above 0, or one.
         metric: as in `score_predictions`, "top_1" or "mean_per_class".
         validation: features and labels that choose. Default: a tenth of the training
             examples.
@@ -93,7 +93,7 @@ def linear_accuracy(
     check_integer(caller, "epochs", epochs, minimum=1)
     rates = sorted(
         check_number(caller, "learning_rates", rate, 0.0, exclusive=True)
-        for rate in learning_rates
+        for rate in np.ravel(learning_rates)
     )
     check_that(len(rates) > 0, caller, "learning_rates", "at least one", learning_rates)
     if validation is not None:

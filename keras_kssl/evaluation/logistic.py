@@ -68,8 +68,8 @@ def logistic_accuracy(
         validation: features and labels that choose. Default: a tenth of the training
             examples.
         seed: integer that fixes that tenth. Default 0.
-        strengths: numbers above 0 to choose from. Default: 45, from 1e-6 to 1e5, evenly
-            spaced in their logarithms.
+        strengths: numbers above 0 to choose from, or one. Default: 45, from 1e-6 to
+            1e5, evenly spaced in their logarithms.
         metric: as in `score_predictions`.
 
     Returns:
@@ -92,7 +92,7 @@ def logistic_accuracy(
     strengths = sorted(
         (
             check_number(caller, "strengths", strength, 0.0, exclusive=True)
-            for strength in strengths
+            for strength in np.ravel(strengths)
         ),
         reverse=True,
     )
@@ -108,7 +108,7 @@ def logistic_accuracy(
     path = LogisticRegressions(*part)
     scores = [
         score_predictions(path.scores(strength, validation[0]), validation[1], metric)
-        for strength in strengths
+        for strength in np.ravel(strengths)
     ]
     best = int(np.argmax(scores))
     final = LogisticRegressions(*whole)

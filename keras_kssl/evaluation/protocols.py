@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_kssl._checks import check_choice, check_integer, check_that, message
+from keras_kssl._checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_that,
+    message,
+)
 from keras_kssl.evaluation import dense, trained
 from keras_kssl.evaluation.few_shot import few_shot_accuracy
 from keras_kssl.evaluation.knn import knn_accuracy
@@ -177,23 +183,30 @@ def settings_of(name, changes):
     """The settings of a protocol, with changes."""
     check_choice("evaluate", "protocols", name, PROTOCOLS)
     settings = dict(PROTOCOLS[name].settings)
+    caller = f"evaluate {name}"
     for setting, value in changes.items():
-        check_choice(f"evaluate {name}", "setting", setting, settings)
+        check_choice(caller, "setting", setting, settings)
         pinned = settings[setting]
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if isinstance(pinned, bool):
             if not isinstance(value, bool):
-                rule = "true or false"
-                raise TypeError(message(f"evaluate {name}", setting, rule, value))
-        elif isinstance(pinned, int):
-            check_integer(f"evaluate {name}", setting, value, minimum=1)
-        elif isinstance(pinned, float | tuple) and not is_number:
-            numbers = isinstance(value, list | tuple) and isinstance(pinned, tuple)
-            if not numbers:
-                rule = "a number" + " or several" * isinstance(pinned, tuple)
-                raise TypeError(message(f"evaluate {name}", setting, rule, value))
+                raise TypeError(message(caller, setting, "true or false", value))
+        elif isinstance(pinned, tuple):
+            numbers = value if isinstance(value, list | tuple) else [value]
+            check_that(len(numbers) > 0, caller, setting, "one or more", value)
+            for number in numbers:
+                _check_like(caller, setting, number, pinned[0])
+        else:
+            _check_like(caller, setting, value, pinned)
         settings[setting] = value
     return settings
+
+
+def _check_like(caller, setting, value, pinned):
+    """Checks a setting before features are extracted; its function knows its range."""
+    if isinstance(pinned, int):
+        check_integer(caller, setting, value, minimum=1)
+    elif isinstance(pinned, float):
+        check_number(caller, setting, value, minimum=0.0)
 
 
 def _short(value):
