@@ -131,6 +131,15 @@ def test_evaluate_finds_what_the_run_reported(run_folder, files, tmp_path, capsy
     assert result["scores"]["knn_20"]["mean"] == reported
 
 
+def test_report_is_written_on_every_backend(run_folder, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert cli.main(["report", str(run_folder), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Written: {out}"
+    page = out.read_text(encoding="utf-8")
+    for figure in ("curve loss", "map", "spectrum", "neighbour 1", "views"):
+        assert f'"{figure}"' in page
+
+
 def test_settings_and_seeds_of_protocols_are_options(run_folder, files, capsys):
     source = f"npz:{files / 'good.npz'}"
     arguments = ["evaluate", str(run_folder), "--train", source, "--test", source]

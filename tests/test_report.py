@@ -339,6 +339,7 @@ def test_untrained_encoder_is_the_one_that_the_run_began_with(run, page):
         assert f"{words} training {rank:.1f} of 64" in page.text("spectrum")
 
 
+@pytest.mark.any_backend
 def test_untrained_encoder_computes_as_the_trained_one_does(copy):
     change_recipe(copy, precision="mixed_bfloat16")
     encoder = looking.untrained_encoder(reading.read(copy), 3)
@@ -418,6 +419,7 @@ def test_images_that_are_gone_are_named_and_views_cannot_be_drawn_anew(copy):
     assert "cannot be drawn anew" in found.text("views")
 
 
+@pytest.mark.any_backend
 def test_views_are_drawn_anew_where_the_picture_is_gone(copy):
     (copy / "pictures" / "views.png").unlink()
     (copy / "encoder.keras").unlink()
