@@ -581,29 +581,36 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_table_of_one_that_was_not(sets):
     words += ["--grid", "method=ssl_hsic,sfrik", "--learning-rates", "1e-3,3e-3"]
     words += ["--protocols", "knn,linear", "--checkpoint-seconds", "0"]
 
-    def start(out):
+    def sweep(out, until=None, stop=None):
+        """Exit code of a sweep; of one that is stopped at the first such line."""
         command = [sys.executable, "-m", "keras_kssl.cli", "sweep", "--out", str(out)]
-        return subprocess.Popen(
+        with subprocess.Popen(
             command + words, env=environment, text=True, stdout=subprocess.PIPE
-        )
+        ) as running:
+            for line in running.stdout:
+                if until is not None and until(line):
+                    stop(running)
+                    break
+            return running.wait(1500)
 
     whole, stopped = sets / "whole", sets / "stopped"
-    assert start(whole).wait(1500) == 0
-    running = start(stopped)
-    for line in running.stdout:
-        if line.startswith("  epoch 1/3") and (stopped / "runs" / "sfrik").exists():
-            break
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(300) == 128 + signal.SIGTERM
+    assert sweep(whole) == 0
+
+    def is_in_sfrik(line):
+        return line.startswith("  epoch 1/3") and (stopped / "runs" / "sfrik").exists()
+
+    def begins_sfrik(line):
+        return line.startswith("[") and "sfrik" in line
+
+    def kill(running):
+        time.sleep(1.0)
+        running.kill()
+
+    code = sweep(stopped, is_in_sfrik, subprocess.Popen.terminate)
+    assert code == 128 + signal.SIGTERM
     # Killed, it leaves no process behind.
-    running = start(stopped)
-    for line in running.stdout:
-        if line.startswith("[") and "sfrik" in line:
-            time.sleep(1.0)
-            break
-    running.kill()
-    running.wait(300)
-    assert start(stopped).wait(1500) == 0
+    assert sweep(stopped, begins_sfrik, kill) == -signal.SIGKILL
+    assert sweep(stopped) == 0
     tables = []
     for out in (whole, stopped):
         with open(out / "runs.csv", newline="") as file:
