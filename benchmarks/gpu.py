@@ -22,8 +22,6 @@ from benchmarks import step
 STEPS = 5
 _LARGEST = 2**14
 _PROJECTORS = {"ssl_hsic": (4096, 256), "sfrik": (8192, 8192, 8192)}
-
-
 _VARIANTS = ("ours jax", "ours jax with views", "torch", "torch compiled")
 CASES = [
     *(

@@ -108,7 +108,7 @@ def logistic_accuracy(
     path = LogisticRegressions(*part)
     scores = [
         score_predictions(path.scores(strength, validation[0]), validation[1], metric)
-        for strength in np.ravel(strengths)
+        for strength in strengths
     ]
     best = int(np.argmax(scores))
     final = LogisticRegressions(*whole)
