@@ -46,15 +46,15 @@ CASES = [
 ]
 
 
-def make_photos(folder, count):
-    """Photos 0000.jpg, ..., the same ones in every process."""
+def make_photos(folder, count, size=(500, 375)):
+    """Photos 0000.jpg, ... of width and height `size`, alike in every process."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
     for i in range(count):
         coarse = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        smooth = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
-        grainy = np.asarray(smooth) + rng.normal(0.0, 8.0, (375, 500, 3))
+        smooth = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        grainy = np.asarray(smooth) + rng.normal(0.0, 8.0, (*size[::-1], 3))
         stream = io.BytesIO()
         photo = Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8))
         photo.save(stream, "JPEG", quality=85)

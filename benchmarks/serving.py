@@ -1,14 +1,17 @@
-"""Images per second of an exported SavedModel and of the Keras model it came from.
+"""Images per second of an exported SavedModel, of extraction, and of the Keras model.
 
-    python benchmarks/serving.py [--rounds 9]
+    python -m benchmarks.serving [--rounds 9]
 
 ResNet-18 at 224 pixels and the shipped ResNet-10 at 32. Every round times each way
 once, in an order of its own; the table has medians, and the median of the ratios to
 `predict` of the same round, so that a machine that slows down slows down all. `predict`
-is timed with XLA and without, the array read from memory by all.
+is timed with XLA and without. All read arrays from memory but extraction, which takes
+the same images from JPEG files in a folder, of 500 x 375 or 32 x 32 pixels, and writes
+its files.
 """
 
 import argparse
+import pathlib
 import random
 import statistics
 import tempfile
@@ -19,12 +22,13 @@ import numpy as np
 import tensorflow as tf
 
 import keras_kssl as kssl
+from benchmarks.input import make_photos
 
 SHIPPED = "ssl_hsic_resnet10_cifar10"
 PREDICT, PREDICT_XLA = "keras predict", "keras predict, XLA"
 
 
-def ways_of(encoder, size, batch):
+def ways_of(encoder, size, batch, photos):
     """Functions of all images to their features, by name."""
     with tempfile.TemporaryDirectory() as folder:
         path = kssl.export.saved_model(encoder, f"{folder}/encoder", size=size)
@@ -44,6 +48,11 @@ def ways_of(encoder, size, batch):
 
         return features
 
+    def extraction(_):
+        with tempfile.TemporaryDirectory() as folder:
+            out = kssl.evaluation.extract(encoder, photos, f"{folder}/features", batch)
+            return np.load(out / "features.npy")
+
     return {
         PREDICT: lambda images: encoder.predict(images, batch, verbose=0),
         PREDICT_XLA: lambda images: compiled.predict(images, batch, verbose=0),
@@ -51,6 +60,7 @@ def ways_of(encoder, size, batch):
         "SavedModel, signature": in_batches(
             lambda images: layer(inputs=tf.constant(images))["features"]
         ),
+        "extract, from a folder": extraction,
     }
 
 
@@ -75,13 +85,16 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()
     cases = (
-        ("ResNet-18 at 224", kssl.models.ResNet18(seed=0), 224, 64),
-        (f"{SHIPPED} at 32", kssl.zoo.load(SHIPPED), 32, 2048),
+        ("ResNet-18 at 224", kssl.models.ResNet18(seed=0), 224, 64, (500, 375)),
+        (f"{SHIPPED} at 32", kssl.zoo.load(SHIPPED), 32, 2048, (32, 32)),
     )
-    for title, encoder, size, count in cases:
-        images = np.random.default_rng(0).random((count, size, size, 3), "float32")
-        ways = ways_of(encoder, size, options.batch_size)
-        seconds = measure(ways, images, options.rounds)
+    for title, encoder, size, count, size_of_files in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            make_photos(pathlib.Path(folder), count, size_of_files)
+            photos = kssl.data.open_source(f"folder:{folder}").at_size(size)
+            images = photos.read(np.arange(count))[0] / np.float32(255)
+            ways = ways_of(encoder, size, options.batch_size, photos)
+            seconds = measure(ways, images, options.rounds)
         print(f"{title}, batches of {options.batch_size}")
         for name, times in seconds.items():
             rate = count / statistics.median(times)

@@ -1,4 +1,4 @@
-"""The share of training that is spent waiting for photos: python benchmarks/waiting.py
+"""The share of training that is spent waiting for photos: python -m benchmarks.waiting
 
 ResNet-18 on two views of 224, batch 32, photos of 500 x 375 from a folder; all cores do
 both. How fast photos become views stands in the `input` suite.
@@ -6,21 +6,17 @@ both. How fast photos become views stands in the `input` suite.
 
 import argparse
 import pathlib
-import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import keras_kssl as kssl
+from benchmarks.input import make_photos
 
 
-def main(arguments=None):
+def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=8)
-    options = parser.parse_args(arguments)
-    sys.path.insert(0, str(ROOT))
-    import keras_kssl as kssl
-    from benchmarks.input import make_photos
-
+    options = parser.parse_args()
     model = kssl.models.SSLHSIC(
         kssl.models.ResNet(18, seed=0),
         target=False,

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 import warnings
 
 import keras
@@ -95,6 +96,40 @@ def test_the_last_batch_is_not_compiled_anew():
     extract_features(model, IMAGES, batch_size=10)
     assert len(traced) == once
     assert set(traced) == {(10, 9, 7, 3)}
+
+
+def test_a_batch_is_read_while_the_encoder_works_on_the_one_before():
+    was_asked_for = {first: threading.Event() for first in (0, 2, 4)}
+
+    class Watched(ArraySource):
+        def read(self, indices):
+            was_asked_for[int(indices[0])].set()
+            return super().read(indices)
+
+    calls = iter((2, 4))
+
+    def encoder(images):
+        next_one = next(calls, None)
+        assert next_one is None or was_asked_for[next_one].wait(30)
+        # Memory for one batch more, not for the data set.
+        assert next_one != 2 or not was_asked_for[4].is_set()
+        return ops.mean(images, axis=(1, 2))
+
+    images = np.arange(6, dtype="uint8").reshape(6, 1, 1, 1)
+    features, _ = extract_features(encoder, Watched(images), batch_size=2)
+    np.testing.assert_allclose(255 * features[:, 0], np.arange(6), rtol=1e-5)
+
+
+def test_what_fails_to_be_read_is_raised_as_it_is():
+    class Broken(ArraySource):
+        def read(self, indices):
+            if indices[0] > 0:
+                raise OSError("the disk is gone")
+            return super().read(indices)
+
+    source = Broken(np.zeros((4, 1, 1, 1), "uint8"))
+    with pytest.raises(OSError, match="the disk is gone"):
+        extract_features(lambda x: ops.mean(x, axis=(1, 2)), source, batch_size=2)
 
 
 def test_functions_and_layers_serve_as_encoders():

@@ -1,5 +1,7 @@
 """Features of a data set: what every protocol on a frozen encoder starts from."""
 
+import concurrent.futures
+
 import keras
 import numpy as np
 
@@ -90,8 +92,7 @@ def feature_batches(encoder, source, batch_size, start=0, stop=None):
     stop = len(source) if stop is None else stop
     count = _num_replicas(encoder)
     batch_size = count * -(-min(batch_size, len(source)) // count)
-    for first in range(start, stop, batch_size):
-        images, indices = source.read(np.arange(first, min(first + batch_size, stop)))
+    for images, indices in _read_ahead(source, range(start, stop, batch_size), stop):
         if len(indices) == 0:
             continue
         images = unit_images(images)
@@ -100,6 +101,22 @@ def feature_batches(encoder, source, batch_size, start=0, stop=None):
             # A batch of another size would be compiled anew.
             images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
         yield indices, _as_vectors(_infer(encoder, images))[: len(indices)]
+
+
+def _read_ahead(source, starts, stop):
+    """What the source reads batch by batch, the next one while this one is used."""
+
+    def read(first):
+        return source.read(np.arange(first, min(first + starts.step, stop)))
+
+    with concurrent.futures.ThreadPoolExecutor(1, "kssl_read") as reader:
+        coming = None
+        for first in starts:
+            ready, coming = coming, reader.submit(read, first)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def unit_rows(x):
