@@ -148,8 +148,10 @@ def hsic_from_features(features_1, features_2, num_regularized=None):
     views; two independent draws keep HSIC(Z, Z) unbiased.
 
     Args:
-        features_1: features (M, B, D) of the first draw; they alone give HSIC(Z, Y).
-        features_2: features (M, B, D) of the second draw.
+        features_1: features of the first draw; they alone give HSIC(Z, Y). M arrays
+            (B, D), one for each view, or one array (M, B, D). Views apart that have no
+            gradient cost no pass back.
+        features_2: features of the second draw, likewise.
         num_regularized: HSIC(Z, Z) is that of the first so many views. Default: all.
 
     Returns:
@@ -158,39 +160,38 @@ def hsic_from_features(features_1, features_2, num_regularized=None):
     References:
         SSL-HSIC, arXiv 2106.08320, appendix B.
     """
-    shapes = []
-    for argument, features in (("features_1", features_1), ("features_2", features_2)):
-        shape = check_rank("hsic_from_features", argument, features, 3, "(M, B, D)")
-        shapes.append(shape)
+    views_1 = _feature_views("features_1", features_1)
+    views_2 = _feature_views("features_2", features_2)
+    num_views = len(views_1)
+    shapes = [[view.shape[0] for view in views] for views in (views_1, views_2)]
     check_that(
-        shapes[0][:2] == shapes[1][:2],
+        shapes[0] == shapes[1],
         "hsic_from_features",
         "features_2",
-        f"of as many views and images as `features_1`, {shapes[0]}",
+        f"of as many views and images as `features_1`, {num_views} of {shapes[0]}",
         shapes[1],
     )
-    num_views = shapes[0][0]
     num_regularized = _check_views("hsic_from_features", num_views, num_regularized)
-    features_1 = at_least_float32(features_1)
-    features_2 = at_least_float32(features_2)
-    n = _num_rows(features_1[0]) * num_views
-    n_regularized = _num_rows(features_1[0]) * num_regularized
+    num_images = _num_rows(views_1[0])
+    n, n_regularized = num_images * num_views, num_images * num_regularized
 
-    of_images = ops.sum(features_1, axis=0)
+    totals = [ops.sum(view, axis=0) for view in views_1]
     sums = [
-        ops.sum(ops.square(of_images)),
-        ops.sum(of_images, axis=0),
-        ops.sum(features_2[:num_regularized], axis=(0, 1)),
+        ops.sum(ops.square(sum(views_1))),
+        sum(totals),
+        sum(totals[:num_regularized]),
+        sum(ops.sum(view, axis=0) for view in views_2[:num_regularized]),
     ]
-    if num_regularized < num_views:
-        features_1 = features_1[:num_regularized]
-        features_2 = features_2[:num_regularized]
-        sums.append(ops.sum(features_1, axis=(0, 1)))
-    similarity, total, total_2, *others = replicas.global_sum(sums)
-    (total_1,) = others or (total,)
+    similarity, total, total_1, total_2 = replicas.global_sum(sums)
     hsic_zy = similarity / (n * (num_views - 1)) - ops.sum(ops.square(total / n))
-    mean_1, mean_2 = total_1 / n_regularized, total_2 / n_regularized
-    covariance = ops.einsum("mbi,mbj->ij", features_1 - mean_1, features_2 - mean_2)
+    # The other factor sums to zero, so that no gradient goes through a mean.
+    mean_1 = ops.stop_gradient(total_1 / n_regularized)
+    mean_2 = ops.stop_gradient(total_2 / n_regularized)
+    regularized = zip(views_1[:num_regularized], views_2, strict=False)
+    covariance = sum(
+        ops.matmul(ops.transpose(view_1 - mean_1), view_2 - mean_2)
+        for view_1, view_2 in regularized
+    )
     covariance = replicas.global_sum(covariance) / n_regularized
     return hsic_zy, ops.sum(ops.square(covariance))
 
@@ -384,6 +385,16 @@ def rank_of_spectrum(singular_values):
 def _num_rows(x):
     """Rows of the global batch, as a number of the array's type."""
     return ops.cast(ops.shape(x)[0] * replicas.count(), x.dtype)
+
+
+def _feature_views(argument, features):
+    """Features as a list of arrays (B, D) of at least float32, one for each view."""
+    if not isinstance(features, list | tuple):
+        check_rank("hsic_from_features", argument, features, 3, "(M, B, D)")
+        features = ops.unstack(features)
+    for view in features:
+        check_rank("hsic_from_features", argument, view, 2, "M arrays (B, D)")
+    return [at_least_float32(view) for view in features]
 
 
 def _check_views(caller, num_views, num_regularized):

@@ -165,15 +165,17 @@ class HSIC(SavesSeedState, Objective):
         return *terms, ops.stop_gradient(distances)
 
     def _estimated(self, kernel, views, regularized, training):
-        # Views on an axis of their own: the batch, which may be shared out over
-        # devices, stays the axis that it was.
-        z = ops.stack(views)
         frequencies, phases = kernel.sample_frequencies(
-            2 * self.num_features, z.shape[-1], self.seed_generator
+            2 * self.num_features, views[0].shape[-1], self.seed_generator
         )
         # Both draws in one product; each is scaled as a map of D features of its own.
-        features = 2.0**0.5 * kernel.random_features(z, frequencies, phases)
-        zy, zz = hsic_from_features(*ops.split(features, 2, axis=-1), regularized)
+        draws = [
+            ops.split(
+                2.0**0.5 * kernel.random_features(z, frequencies, phases), 2, axis=-1
+            )
+            for z in views
+        ]
+        zy, zz = hsic_from_features(*zip(*draws, strict=True), regularized)
         if not (self._learns_scale and training):
             return zy, zz, None
         return zy, zz, self._sampled_distances(views)
