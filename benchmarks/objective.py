@@ -162,7 +162,7 @@ def _plain_torch(kind, batch, dim, coefficients=None):
     return plain_torch.hsic_step(views[:2], views[2:], FEATURES)
 
 
-_TENSORFLOW = {"KERAS_BACKEND": "tensorflow"}
+_TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
 _JAX = {"KERAS_BACKEND": "jax"}
 VARIANTS = {
     "ours tf": (_TENSORFLOW, _ours_tensorflow(False)),
