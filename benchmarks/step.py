@@ -103,11 +103,10 @@ def _encoder_alone(method, depth, size, batch, projector):
             total = sum(
                 tf.reduce_sum(encoder(view, training=True) ** 2) for view in views
             )
-        if method == "ssl_hsic":
-            for view in views:
-                total += tf.reduce_sum(encoder(view, training=True))
         gradients = tape.gradient(total, encoder.trainable_variables)
-        return total, [tf.reduce_sum(gradient) for gradient in gradients]
+        others = views if method == "ssl_hsic" else []
+        outputs = [*gradients, *(encoder(view, training=True) for view in others)]
+        return [tf.reduce_sum(output) for output in outputs]
 
     return lambda: step()[0].numpy()
 

@@ -175,22 +175,19 @@ def hsic_from_features(features_1, features_2, num_regularized=None):
     num_images = _num_rows(views_1[0])
     n, n_regularized = num_images * num_views, num_images * num_regularized
 
-    totals = [ops.sum(view, axis=0) for view in views_1]
-    sums = [
-        ops.sum(ops.square(sum(views_1))),
-        sum(totals),
-        sum(totals[:num_regularized]),
-        sum(ops.sum(view, axis=0) for view in views_2[:num_regularized]),
-    ]
+    # Of a stack: many arrays one by one are added by TensorFlow in any order.
+    of_images = ops.sum(ops.stack(views_1), axis=0)
+    kept_1, kept_2 = views_1[:num_regularized], views_2[:num_regularized]
+    sums = [ops.sum(ops.square(of_images)), ops.sum(of_images, axis=0)]
+    sums += [sum(ops.sum(view, axis=0) for view in kept) for kept in (kept_1, kept_2)]
     similarity, total, total_1, total_2 = replicas.global_sum(sums)
     hsic_zy = similarity / (n * (num_views - 1)) - ops.sum(ops.square(total / n))
     # The other factor sums to zero, so that no gradient goes through a mean.
     mean_1 = ops.stop_gradient(total_1 / n_regularized)
     mean_2 = ops.stop_gradient(total_2 / n_regularized)
-    regularized = zip(views_1[:num_regularized], views_2, strict=False)
     covariance = sum(
         ops.matmul(ops.transpose(view_1 - mean_1), view_2 - mean_2)
-        for view_1, view_2 in regularized
+        for view_1, view_2 in zip(kept_1, kept_2, strict=True)
     )
     covariance = replicas.global_sum(covariance) / n_regularized
     return hsic_zy, ops.sum(ops.square(covariance))

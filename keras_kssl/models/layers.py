@@ -14,7 +14,10 @@ class BatchNorm(keras.layers.BatchNormalization):
     On several replicas of a `tf.distribute` strategy two exchanges of C numbers: the
     mean, then the mean squared distance from it. Keras's own synchronised form takes
     three and computes E[x^2] - E[x]^2, which loses digits where the mean is large.
-    Elsewhere it is Keras's layer.
+
+    On one device it computes what Keras's layer does; on TensorFlow by the fused kernel
+    that TensorFlow has for maps and vectors in at most float32, in half of the passes
+    over memory.
 
     Args:
         momentum, epsilon: default 0.9 and 1e-5.
@@ -28,20 +31,51 @@ class BatchNorm(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **options)
 
     def call(self, inputs, training=None, mask=None):
-        if not (training and self.trainable) or replicas.count() == 1:
-            return super().call(inputs, training=training, mask=mask)
+        uses_batch = bool(training and self.trainable)
+        if uses_batch and replicas.count() > 1:
+            return self._by_global_batch(inputs)
+        if mask is None and self._has_fused_kernel(inputs):
+            return self._fused(inputs, uses_batch)
+        return super().call(inputs, training=training, mask=mask)
+
+    def _has_fused_kernel(self, inputs):
+        rank = len(inputs.shape)
+        return (
+            keras.backend.backend() == "tensorflow"
+            and keras.backend.standardize_dtype(inputs.dtype) != "float64"
+            and rank in (2, 4)
+            and self.axis % rank == rank - 1
+            and not self.renorm
+        )
+
+    def _fused(self, inputs, uses_batch):
+        import tensorflow as tf
+
+        maps = inputs if len(inputs.shape) == 4 else inputs[:, None, None, :]
+        zeros = tf.zeros_like(self.moving_mean)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=maps,
+            scale=self.gamma if self.scale else zeros + 1.0,
+            offset=self.beta if self.center else zeros,
+            mean=zeros[:0] if uses_batch else self.moving_mean,
+            variance=zeros[:0] if uses_batch else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=uses_batch,
+        )
+        if uses_batch:
+            # The kernel gives the unbiased variance; Keras averages the other one.
+            count = tf.cast(tf.size(maps) / tf.size(mean), mean.dtype)
+            self._move_averages(mean, variance * (count - 1.0) / count)
+        return ops.reshape(outputs, ops.shape(inputs))
+
+    def _by_global_batch(self, inputs):
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         axes = [i for i in range(len(x.shape)) if i != self.axis % len(x.shape)]
         mean = replicas.global_mean(ops.mean(x, axis=axes, keepdims=True))
         centred = x - mean
         variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)
         variance = replicas.global_mean(variance)
-        for moving, value in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance),
-        ):
-            value = ops.reshape(value, moving.shape)
-            moving.assign(self.momentum * moving + (1.0 - self.momentum) * value)
+        self._move_averages(mean, variance)
         scale = ops.rsqrt(variance + self.epsilon)
         if self.scale:
             scale = scale * ops.reshape(self.gamma, mean.shape)
@@ -49,6 +83,14 @@ class BatchNorm(keras.layers.BatchNormalization):
         if self.center:
             outputs = outputs + ops.reshape(self.beta, mean.shape)
         return ops.cast(outputs, self.compute_dtype)
+
+    def _move_averages(self, mean, variance):
+        for moving, value in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            value = ops.reshape(value, moving.shape)
+            moving.assign(self.momentum * moving + (1.0 - self.momentum) * value)
 
 
 def normalize_by_global_batch(layer):

@@ -4,6 +4,7 @@ import abc
 import itertools
 
 import keras
+from keras import ops
 
 from keras_kssl._checks import check_integer, check_that
 
@@ -91,15 +92,34 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     def _mean_over_pairs(self, term, views, num_global):
         """Mean of `term(a, b)`, symmetric, over global views a and all others b."""
+        pairs = [
+            (i, j)
+            for i, j in itertools.combinations(range(len(views)), 2)
+            if i < num_global
+        ]
+        uses = [number for pair in pairs for number in pair]
+        copies = [_copies(view, uses.count(k)) for k, view in enumerate(views)]
         total, count = 0.0, 0
-        for i, j in itertools.combinations(range(len(views)), 2):
+        for position, (i, j) in enumerate(pairs):
+            earlier = uses[: 2 * position]
+            a, b = (copies[k][earlier.count(k)] for k in (i, j))
             # A pair of two global views is there once for each of them.
-            weight = (i < num_global) + (j < num_global)
-            if weight:
-                total = total + weight * term(views[i], views[j])
-                count += weight
+            weight = 1 + (j < num_global)
+            total = total + weight * term(a, b)
+            count += weight
         return total / count
 
     def get_config(self):
         # The dtype is fixed by the constructor and is no argument of it.
         return {"name": self.name}
+
+
+def _copies(x, count):
+    """The array so many times; their gradients are added up in this order.
+
+    Those of an array that is used several times TensorFlow adds in any order, so that
+    a run would not repeat exactly.
+    """
+    if count < 2:
+        return [x] * count
+    return ops.unstack(ops.repeat(x[None], count, axis=0), count)

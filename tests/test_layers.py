@@ -1,0 +1,172 @@
+"""Batch normalisation against its definition in double precision and Keras's layer."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_kssl.models.layers import BatchNorm
+from tests.gradients import value_and_gradients
+
+pytestmark = pytest.mark.any_backend
+
+EPSILON, MOMENTUM = 1e-5, 0.9
+SHAPES = {
+    "vectors": (7, 5),
+    "maps": (3, 4, 6, 5),
+    "one row": (1, 5),
+    "one channel": (4, 3, 3, 1),
+    "sequence": (4, 3, 5),
+}
+
+
+def arrays(shape):
+    rng = np.random.default_rng(0)
+    x = rng.normal(2.0, 3.0, shape)
+    upstream = rng.normal(0.5, 1.0, shape)
+    return x, upstream, rng.normal(1.0, 0.5, shape[-1]), rng.normal(size=shape[-1])
+
+
+def normalised(x, gamma, beta, mean, variance):
+    return gamma * (x - mean) / np.sqrt(variance + EPSILON) + beta
+
+
+def layer_of(shape, gamma, beta, **options):
+    layer = BatchNorm(**options)
+    layer.build(shape)
+    if layer.scale:
+        layer.gamma.assign(gamma)
+    if layer.center:
+        layer.beta.assign(beta)
+    layer.moving_mean.assign(np.linspace(1.0, 3.0, shape[-1]))
+    layer.moving_variance.assign(np.linspace(5.0, 9.0, shape[-1]))
+    return layer
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_training_is_the_definition_with_its_gradient_and_averages(shape):
+    x, upstream, gamma, beta = arrays(shape)
+    layer = layer_of(shape, gamma, beta)
+    axes = tuple(range(len(shape) - 1))
+    mean, variance = x.mean(axes), x.var(axes)
+    means = 0.9 * np.linspace(1.0, 3.0, shape[-1]) + 0.1 * mean
+    variances = 0.9 * np.linspace(5.0, 9.0, shape[-1]) + 0.1 * variance
+
+    deviation = np.sqrt(variance + EPSILON)
+    # What is subtracted is large where the deviation is small, as in one row.
+    rounding = 1e-6 * np.abs(gamma * mean / deviation).max()
+
+    outputs = layer(x.astype("float32"), training=True)
+    expected = normalised(x, gamma, beta, mean, variance)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5 + rounding)
+    np.testing.assert_allclose(layer.moving_mean, means, rtol=1e-6)
+    # Of all values alike, not of one less: the published statistics are those.
+    np.testing.assert_allclose(layer.moving_variance, variances, rtol=1e-6)
+
+    def total(x):
+        return ops.sum(layer(x, training=True) * upstream.astype("float32"))
+
+    _, (gradient,) = value_and_gradients(total, x.astype("float32"))
+    unit = (x - mean) / deviation
+    expected = upstream - upstream.mean(axes) - unit * (upstream * unit).mean(axes)
+    expected = gamma / deviation * expected
+    scale = max(np.abs(expected).max(), np.abs(gamma / deviation).max())
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_inference_and_frozen_layers_take_the_averages_and_leave_them(shape, is_frozen):
+    x, upstream, gamma, beta = arrays(shape)
+    layer = layer_of(shape, gamma, beta)
+    layer.trainable = not is_frozen
+    before = [np.array(variable) for variable in layer.variables]
+
+    def total(x):
+        return ops.sum(layer(x, training=is_frozen) * upstream.astype("float32"))
+
+    mean, variance = np.linspace(1.0, 3.0, shape[-1]), np.linspace(5.0, 9.0, shape[-1])
+    outputs = layer(x.astype("float32"), training=is_frozen)
+    expected = normalised(x, gamma, beta, mean, variance)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    _, (gradient,) = value_and_gradients(total, x.astype("float32"))
+    expected = upstream * gamma / np.sqrt(variance + EPSILON)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    for old, variable in zip(before, layer.variables, strict=True):
+        np.testing.assert_array_equal(old, variable)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": False},
+        {"center": False},
+        {"scale": False, "center": False},
+        {"axis": 1},
+        {"dtype": "float64"},
+        {"dtype": "mixed_bfloat16"},
+        {"dtype": "mixed_float16"},
+        {"momentum": 0.5, "epsilon": 0.1},
+        {"renorm": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5, 4)])
+@pytest.mark.parametrize("training", [True, False])
+def test_options_mean_what_they_mean_to_keras(options, shape, training):
+    if options.get("dtype") == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX computes in float32 unless it is told otherwise")
+    x, *_ = arrays(shape)
+    ours = BatchNorm(**options)
+    theirs = keras.layers.BatchNormalization(
+        **{"momentum": MOMENTUM, "epsilon": EPSILON, **options}
+    )
+    found, expected = (
+        np.asarray(ops.cast(layer(x, training=training), "float32"))
+        for layer in (ours, theirs)
+    )
+    assert ours.compute_dtype == theirs.compute_dtype
+    tolerance = {"mixed_bfloat16": 0.02, "mixed_float16": 0.002}
+    tolerance = tolerance.get(options.get("dtype"), 1e-5)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    for our_variable, their_variable in zip(
+        ours.variables, theirs.variables, strict=True
+    ):
+        np.testing.assert_allclose(
+            our_variable, their_variable, rtol=tolerance, atol=tolerance
+        )
+
+
+def test_half_precision_comes_in_and_goes_out_as_such():
+    layer = BatchNorm(dtype="mixed_bfloat16")
+    outputs = layer(ops.ones((2, 3, 3, 4), "bfloat16"), training=True)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    assert {v.dtype for v in layer.variables} == {"float32"}
+
+
+def test_rows_left_out_by_a_mask_do_not_count():
+    x, *_ = arrays((4, 3, 5))
+    mask = np.array([[1, 1, 0]] * 4, bool)
+    layer = BatchNorm()
+    layer.build(x.shape)
+    layer(x.astype("float32"), training=True, mask=ops.convert_to_tensor(mask))
+    kept = x[:, :2].reshape(-1, 5)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * kept.mean(0), rtol=1e-5)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the kernel is TensorFlow's"
+)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5, 4)])
+def test_the_fused_kernel_does_the_work(shape, training):
+    import tensorflow as tf
+
+    layer = BatchNorm()
+    layer.build(shape)
+    graph = tf.function(lambda x: layer(x, training=training)).get_concrete_function(
+        tf.TensorSpec((None, *shape[1:]))
+    )
+    kinds = [operation.type for operation in graph.graph.get_operations()]
+    assert kinds.count("FusedBatchNormV3") == 1
+    assert "SquaredDifference" not in kinds
