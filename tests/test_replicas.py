@@ -185,8 +185,11 @@ def test_every_operation_of_a_step_has_an_xla_kernel_and_a_known_shape(method):
     unknown = [
         operation.name
         for operation in graph.get_operations()
-        for output in operation.outputs
-        if output.dtype != tf.resource and not output.shape.is_fully_defined()
+        for number, output in enumerate(operation.outputs)
+        if output.dtype != tf.resource
+        and not output.shape.is_fully_defined()
+        # What the kernel keeps for its gradient has the shape that each device wants.
+        and (operation.type, number) != ("FusedBatchNormV3", 5)
     ]
     assert unknown == []
     definition = graph.as_graph_def()
