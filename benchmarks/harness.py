@@ -78,9 +78,11 @@ class _Worker:
     def ask(self, order):
         """What the process answers; from the first failure on nothing but that."""
         if "failure" not in self.answer:
-            if order:
-                self.process.stdin.write(order + "\n")
-                self.process.stdin.flush()
+            # A process that the system has killed hears nothing, and says nothing.
+            with contextlib.suppress(BrokenPipeError):
+                if order:
+                    self.process.stdin.write(order + "\n")
+                    self.process.stdin.flush()
             line = self.process.stdout.readline()
             if line:
                 self.answer = json.loads(line)

@@ -1,12 +1,18 @@
 """A suite for tests of the harness: variants that sleep, fail, vanish or use memory."""
 
 import os
+import signal
+import threading
 import time
 
 from benchmarks.harness import Case, Unavailable
 
 CASES = [
-    Case("sleep", {"seconds": 0.02}, ("gone", "away", "large", "double", "single")),
+    Case(
+        "sleep",
+        {"seconds": 0.02},
+        ("killed", "gone", "away", "large", "double", "single"),
+    ),
     Case("other", {"seconds": 0.0}, ("single",)),
 ]
 
@@ -27,6 +33,13 @@ def _gone(seconds):
     os._exit(3)
 
 
+def _killed(seconds):
+    """Ready, and gone while the others start."""
+    kill = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL))
+    kill.start()
+    return lambda: None
+
+
 def _large(seconds):
     kept = bytearray(os.urandom(2**20) * 300)
     return lambda: time.sleep(seconds * (len(kept) > 0))
@@ -37,5 +50,6 @@ VARIANTS = {
     "double": ({"KSSL_TEST": "1"}, _sleep(2)),
     "away": ({}, _away),
     "gone": ({}, _gone),
+    "killed": ({}, _killed),
     "large": ({}, _large),
 }

@@ -39,6 +39,7 @@ def test_variants_that_cannot_run_are_named_and_the_others_go_on(result):
     found = result["cases"][0]["variants"]
     assert found["away"] == {"failure": "the library is not installed"}
     assert found["gone"] == {"failure": "ended with code 3"}
+    assert found["killed"] == {"failure": "ended with code -9"}
 
 
 def test_the_table_gives_ratios_to_the_last_variant(result):
