@@ -10,8 +10,6 @@ import difflib
 import math
 import numbers
 
-import numpy as np
-
 
 def message(caller, argument, rule, value, remedy=""):
     """One error message in the library's form."""
@@ -32,7 +30,7 @@ def check_number(
 
     With `exclusive`, both limits are left out.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real | np.number):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(message(caller, argument, "a number", value))
     within = minimum < value < maximum if exclusive else minimum <= value <= maximum
     check_that(
@@ -67,7 +65,12 @@ def check_choice(caller, argument, value, choices):
 
 def check_rank(caller, argument, array, rank, axes):
     """Checks the number of axes of an array; `axes` names them, as in "(n, d)"."""
-    shape = tuple(getattr(array, "shape", np.shape(array)))
+    if not hasattr(array, "shape"):
+        # The command line answers without NumPy, which takes a tenth of a second.
+        import numpy as np
+
+        array = np.asarray(array)
+    shape = tuple(array.shape)
     if len(shape) != rank:
         raise ValueError(
             f"{caller}: `{argument}` must have {rank} axes, {axes}. "
