@@ -30,7 +30,7 @@ CASES = [
         for batch in (64, 256)
     ),
     *(
-        step.case(method, 18, 32, 16, (64, 64), _VARIANTS, STEPS)
+        step.case(method, 18, 32, 4, (64, 64), _VARIANTS, STEPS)
         for method in _PROJECTORS
     ),
 ]

@@ -26,10 +26,10 @@ def hsic_features(z, scale, key, num_features):
     first, second = draws
     of_images = first.sum(axis=0)
     zy = jnp.sum(of_images**2) / (n * (num_views - 1))
-    zy = zy - jnp.sum(of_images.sum(axis=0) ** 2) / n**2
+    zy = zy - jnp.sum(of_images.sum(axis=0) ** 2) / float(n) ** 2
     first, second = (draw.reshape(n, -1) for draw in draws)
     covariance = (first - first.mean(axis=0)).T @ (second - second.mean(axis=0))
-    return zy, jnp.sum(covariance**2) / n**2
+    return zy, jnp.sum(covariance**2) / float(n) ** 2
 
 
 def hsic_gram(z, scale, key, num_features):

@@ -1,4 +1,4 @@
-"""Work on the rows of a batch, one after the other, in one compiled program."""
+"""Fewer passes over memory: rows one after the other in one program; fused kernels."""
 
 import math
 
@@ -100,3 +100,33 @@ def _is_compiled_for_one_cpu(arrays):
         is_traced = any(isinstance(array, jax.core.Tracer) for array in arrays)
         return is_traced and jax.default_backend() == "cpu" and len(jax.devices()) == 1
     return False
+
+
+def fused_batch_norm(maps, scale, offset, statistics, epsilon):
+    """Batch normalisation of maps (B, H, W, C) by TensorFlow's kernel, one each way.
+
+    Args:
+        maps: float32 or half precision; the other arrays are float32 (C,).
+        statistics: mean and variance, or `None` for those of the batch.
+
+    Returns:
+        The maps normalised, and the mean and the (biased) variance (C,).
+    """
+    import tensorflow as tf
+
+    is_training = statistics is None
+    mean, variance = ((), ()) if is_training else statistics
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=maps,
+        scale=scale,
+        offset=offset,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        is_training=is_training,
+    )
+    if is_training:
+        # The kernel gives the unbiased one.
+        count = tf.cast(tf.size(maps) / tf.size(mean), mean.dtype)
+        variance = variance * (count - 1.0) / count
+    return outputs, mean, variance

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_that
+from keras_kssl._fusing import fused_batch_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_kssl")
@@ -49,23 +50,16 @@ class BatchNorm(keras.layers.BatchNormalization):
         )
 
     def _fused(self, inputs, uses_batch):
-        import tensorflow as tf
-
-        maps = inputs if len(inputs.shape) == 4 else inputs[:, None, None, :]
-        zeros = tf.zeros_like(self.moving_mean)
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=maps,
-            scale=self.gamma if self.scale else zeros + 1.0,
-            offset=self.beta if self.center else zeros,
-            mean=zeros[:0] if uses_batch else self.moving_mean,
-            variance=zeros[:0] if uses_batch else self.moving_variance,
-            epsilon=self.epsilon,
-            is_training=uses_batch,
+        zeros = ops.zeros_like(self.moving_mean)
+        outputs, mean, variance = fused_batch_norm(
+            inputs if len(inputs.shape) == 4 else inputs[:, None, None, :],
+            self.gamma if self.scale else zeros + 1.0,
+            self.beta if self.center else zeros,
+            None if uses_batch else (self.moving_mean, self.moving_variance),
+            self.epsilon,
         )
         if uses_batch:
-            # The kernel gives the unbiased variance; Keras averages the other one.
-            count = tf.cast(tf.size(maps) / tf.size(mean), mean.dtype)
-            self._move_averages(mean, variance * (count - 1.0) / count)
+            self._move_averages(mean, variance)
         return ops.reshape(outputs, ops.shape(inputs))
 
     def _by_global_batch(self, inputs):
