@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from keras_kssl.data import builtin, open_source
 from keras_kssl.evaluation import knn_accuracy
@@ -42,15 +44,43 @@ def test_images_are_made_anew_bit_by_bit(splits):
     np.testing.assert_array_equal(again.labels, splits["test"].labels)
 
 
+@pytest.mark.parametrize("number", [0, 499, 500, 1203])
+def test_an_image_is_a_scan_drawn_nine_times(splits, number):
+    # Published accuracies are on these images, which must stay what they are.
+    copy, index = divmod(number, 500)
+    scan = load_digits().images[1297 + index] * (255 / 16)
+    scan = Image.fromarray(scan.astype("uint8"))
+    rng = np.random.default_rng([1, index, copy])
+    page = np.full((28, 28), 0.5)
+    for place in range(9):
+        ink = 0.25 * rng.random()
+        if rng.random() < 0.5:
+            ink = 1 - ink
+        down, right = rng.uniform(-3, 3, size=2)
+        row = (place // 3 + 0.5) * 28 / 3 + down
+        column = (place % 3 + 0.5) * 28 / 3 + right
+        angle, scale = rng.uniform(-0.5, 0.5), 8 / rng.uniform(8, 12)
+        cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+        matrix = (cos, sin, 4 - cos * column - sin * row)
+        matrix += (-sin, cos, 4 + sin * column - cos * row)
+        placed = scan.transform(
+            (28, 28), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+        )
+        page += np.asarray(placed) / 255 * (ink - page)
+    page = page[..., None] + rng.normal(0, 0.04, (28, 28, 3))
+    expected = (page.clip(0, 1) * 255).round()
+    np.testing.assert_array_equal(splits["test"].images[number], expected)
+
+
 def test_no_scan_serves_both_splits(monkeypatch):
     seen = {"train": set(), "test": set()}
     for split, scans in seen.items():
 
-        def record(scan, rng, scans=scans):
-            scans.add(scan.tobytes())
-            return np.zeros((28, 28, 3), "uint8")
+        def record(images, *numbers, scans=scans):
+            scans.update(image.tobytes() for image in images)
+            return np.zeros((len(images), 28, 28, 3), "uint8")
 
-        monkeypatch.setattr(builtin, "_page", record)
+        monkeypatch.setattr(builtin, "_pages", record)
         builtin._written_digits.__wrapped__(split)
     assert len(seen["train"]) > 1000
     assert len(seen["test"]) > 400

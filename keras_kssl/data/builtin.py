@@ -57,40 +57,53 @@ def _written_digits(split):
         rows = slice(_NUM_TRAIN_SCANS, None)
     scans = (scans[rows] * (255.0 / 16.0)).astype("uint8").reshape(-1, 8, 8)
     images = [
-        _page(scan, np.random.default_rng([_SPLITS.index(split), index, copy]))
-        for copy in range(_IMAGES_PER_SCAN)
-        for index, scan in enumerate(scans)
+        _pages(scans, _SPLITS.index(split), copy) for copy in range(_IMAGES_PER_SCAN)
     ]
     labels = np.tile(labels[rows], _IMAGES_PER_SCAN).astype("int32")
-    return np.stack(images), labels
+    return np.concatenate(images), labels
 
 
-def _page(scan, rng):
-    """One image: the scan nine times, about the centres of a grid of three by three."""
-    image = np.full((_SIZE, _SIZE), 0.5)
-    centres = (np.arange(3) + 0.5) * _SIZE / 3.0
-    for row in centres:
-        for column in centres:
-            ink = 0.25 * rng.random()
-            if rng.random() < 0.5:
-                ink = 1.0 - ink
-            shift = rng.uniform(-3.0, 3.0, size=2)
-            coverage = _coverage(scan, rng, row + shift[0], column + shift[1])
-            image += coverage * (ink - image)
-    colored = image[:, :, None] + rng.normal(0.0, 0.04, (_SIZE, _SIZE, 3))
+def _pages(scans, split, copy):
+    """An image of each scan: nine times, about the centres of a grid of 3 by 3."""
+    # A generator for each image, so that it does not depend on the others.
+    rngs = [np.random.default_rng([split, index, copy]) for index in range(len(scans))]
+    # Ink, whether light or dark, two shifts, angle and size of each place.
+    drawn = np.stack([rng.random((9, 6)) for rng in rngs]).transpose(1, 2, 0)
+    noise = np.stack([rng.normal(0.0, 0.04, (_SIZE, _SIZE, 3)) for rng in rngs])
+    centres = [(i + 0.5) * _SIZE / 3.0 for i in range(3)]
+    pictures = [Image.fromarray(scan) for scan in scans]
+    pages = np.full((len(scans), _SIZE, _SIZE), 0.5)
+    for place, (ink, side, down, right, angle, size) in enumerate(drawn):
+        row, column = divmod(place, 3)
+        down = centres[row] + (6.0 * down - 3.0)
+        right = centres[column] + (6.0 * right - 3.0)
+        matrices = _placing(down, right, angle - 0.5, 8.0 + 4.0 * size)
+        ink = np.where(side < 0.5, 1.0 - 0.25 * ink, 0.25 * ink)[:, None, None]
+        pages += _coverage(pictures, matrices) * (ink - pages)
+    colored = pages[..., None] + noise
     return (np.clip(colored, 0.0, 1.0) * 255.0).round().astype("uint8")
 
 
-def _coverage(scan, rng, row, column):
-    """How much ink each pixel takes, (size, size) in [0, 1]."""
-    angle = rng.uniform(-0.5, 0.5)
-    scale = len(scan) / rng.uniform(8.0, 12.0)
+def _placing(row, column, angle, size):
+    """Where in a scan of 8 x 8 each pixel comes from, as PIL wants it, (n, 6)."""
+    scale = 8.0 / size
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    centre = len(scan) / 2.0
-    # PIL wants, for each pixel of the result, where it comes from.
-    matrix = (cos, sin, centre - cos * column - sin * row)
-    matrix += (-sin, cos, centre + sin * column - cos * row)
-    placed = Image.fromarray(scan).transform(
-        (_SIZE, _SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+    return np.stack(
+        [
+            *(cos, sin, 4.0 - cos * column - sin * row),
+            *(-sin, cos, 4.0 + sin * column - cos * row),
+        ],
+        axis=1,
     )
-    return np.asarray(placed, dtype="float64") / 255.0
+
+
+def _coverage(pictures, matrices):
+    """How much ink each pixel takes, (n, size, size) in [0, 1]."""
+    placed = [
+        picture.transform(
+            (_SIZE, _SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+        ).tobytes()
+        for picture, matrix in zip(pictures, matrices.tolist(), strict=True)
+    ]
+    inks = np.frombuffer(b"".join(placed), "uint8").reshape(-1, _SIZE, _SIZE)
+    return inks / 255.0
