@@ -1,5 +1,6 @@
 """Fewer passes over memory: rows one after the other in one program; fused kernels."""
 
+import functools
 import math
 
 import keras
@@ -12,8 +13,8 @@ _FEWEST_NUMBERS = 2**17
 _PARTS = 16
 
 
-def fused_by_rows(function, *arguments):
-    """`function(*arguments)`, of nested arrays with one row per image.
+def fused_by_rows(function):
+    """`function`, of nested arrays with one row per image, for faster use in a step.
 
     Dozens of cheap operations on large arrays one after the other go from memory to
     memory each time. On a CPU each row instead goes through all of them in turn, in a
@@ -25,52 +26,60 @@ def fused_by_rows(function, *arguments):
     Args:
         function: of arrays (B, ...) and nested ones, to a list of such; rows must not
             depend on each other.
+
+    Returns:
+        A function of the same arrays. In TensorFlow all of its calls with arrays of
+        the same shapes share one program, which is traced and compiled once.
     """
-    if not _pays(keras.tree.flatten(arguments)):
-        return function(*arguments)
-    if keras.backend.backend() == "jax":
-        return _all_in_jax(function, arguments)
-    return _all_in_tensorflow(function, arguments)
+    if keras.backend.backend() == "tensorflow":
+        loop = _tensorflow_loop(function)
+    else:
+        loop = functools.partial(_jax_loop, function)
+
+    def fused(*arguments):
+        pays = _pays(keras.tree.flatten(arguments))
+        return (loop if pays else function)(*arguments)
+
+    return fused
 
 
-def _all_in_tensorflow(function, arguments):
+def _tensorflow_loop(function):
     import tensorflow as tf
 
-    def first(array):
-        return array[0]
-
-    def unwrapped(specs, rows):
-        return tf.nest.map_structure(
-            lambda spec: tf.TensorSpec((*rows, *spec.shape), spec.dtype), specs
-        )
-
-    batch = tf.nest.flatten(arguments)[0].shape[0]
-    parts = max(count for count in range(1, _PARTS + 1) if batch % count == 0)
-    rows = batch // parts
-    arguments = tf.nest.map_structure(
-        lambda array: tf.reshape(array, (parts, rows, 1, *array.shape[1:])), arguments
-    )
     of_row = tf.function(function, autograph=False)
-    row = tf.nest.map_structure(lambda array: array[0, 0], arguments)
-    made = of_row.get_concrete_function(*row).structured_outputs
+
+    def at(place, arrays):
+        return tf.nest.map_structure(lambda array: array[place], arrays)
+
+    def specs(row, *rows):
+        made = of_row.get_concrete_function(*row).structured_outputs
+        return [tf.TensorSpec((*rows, *array.shape), array.dtype) for array in made]
 
     # A loop in the program, not copies: they would take minutes to compile.
     @tf.function(jit_compile=True, autograph=False)
     def of_part(*part):
-        return tf.map_fn(
-            lambda row: of_row(*row), part, fn_output_signature=unwrapped(made, ())
+        made = specs(at(0, part))
+        return tf.map_fn(lambda row: of_row(*row), part, fn_output_signature=made)
+
+    def all_rows(*arguments):
+        batch = tf.nest.flatten(arguments)[0].shape[0]
+        parts = max(count for count in range(1, _PARTS + 1) if batch % count == 0)
+        rows = batch // parts
+        arguments = tf.nest.map_structure(
+            lambda array: tf.reshape(array, (parts, rows, 1, *array.shape[1:])),
+            arguments,
         )
+        made = specs(at((0, 0), arguments), rows)
+        # Parts are shared by the cores, which the loop in the program is not.
+        made = tf.map_fn(
+            lambda part: of_part(*part), arguments, fn_output_signature=made
+        )
+        return [tf.reshape(array, (-1, *array.shape[3:])) for array in made]
 
-    # Parts are shared by the cores, which the loop in the program is not.
-    made = tf.map_fn(
-        lambda part: of_part(*part),
-        arguments,
-        fn_output_signature=unwrapped(made, (rows,)),
-    )
-    return [tf.reshape(array, (-1, *array.shape[3:])) for array in made]
+    return all_rows
 
 
-def _all_in_jax(function, arguments):
+def _jax_loop(function, *arguments):
     import jax
 
     arguments = jax.tree.map(lambda array: array[:, None], arguments)

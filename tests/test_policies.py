@@ -584,6 +584,23 @@ def test_steps_on_a_cpu_make_views_of_large_batches_image_by_image(make, monkeyp
     assert loops == len(policy.views)
 
 
+def test_views_that_are_made_alike_are_compiled_once(monkeypatch):
+    views = [
+        augment.View(SIZE, flip=0.5),
+        augment.View(SIZE, flip=0.1, crop_scale=(0.5, 1.0)),
+        augment.View(SIZE, flip=0.5, interpolation="bilinear"),
+    ]
+    policy, images = augment.Policy(views), random_images(12)
+    expected = policy(images, seed=3)
+    monkeypatch.setattr(_fusing, "_FEWEST_NUMBERS", images.size)
+    programs = xla_calls(lambda images: policy(images, seed=3), images)
+    assert len(programs) == 3
+    assert len(set(programs)) == 2
+    made, _ = looped(lambda images: policy(images, seed=3), images)
+    for view, whole in zip(made, expected, strict=True):
+        np.testing.assert_allclose(view, whole, atol=1e-5)
+
+
 def looped(function, images):
     """What a compiled function of images gives, and its number of loops over them."""
     if keras.backend.backend() == "jax":
@@ -593,13 +610,19 @@ def looped(function, images):
         return jax.jit(function)(images), program.count(f"length={len(images)}\n")
     import tensorflow as tf
 
-    graph = tf.function(function)
-    images = tf.constant(images)
-    concrete = graph.get_concrete_function(images)
-    calls = [
-        node.attr["_XlaMustCompile"].b
-        for inner in concrete.graph.as_graph_def().library.function
+    calls = xla_calls(function, images)
+    return tf.function(function)(tf.constant(images)), len(calls)
+
+
+def xla_calls(function, images):
+    """Names of the programs that a function of images runs by XLA, call by call."""
+    import tensorflow as tf
+
+    concrete = tf.function(function).get_concrete_function(tf.constant(images))
+    library = concrete.graph.as_graph_def().library.function
+    return [
+        node.attr["f"].func.name
+        for inner in library
         for node in inner.node_def
-        if node.op.endswith("PartitionedCall")
+        if node.attr["_XlaMustCompile"].b and node.op.endswith("PartitionedCall")
     ]
-    return graph(images), sum(calls)

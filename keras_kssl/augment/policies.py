@@ -134,11 +134,8 @@ class Policy:
         parameters = keras.tree.map_structure(replicas.my_rows, parameters)
         if not are_cut:
             return self.apply(images, parameters)
-        return [
-            made
-            for view, cut, drawn in zip(self.views, images, parameters, strict=True)
-            for made in _fused(_change_cut, view, ops.convert_to_tensor(cut), drawn)
-        ]
+        cuts = [ops.convert_to_tensor(cut) for cut in images]
+        return self._make(_change_cut, cuts, parameters)
 
     def draw(self, batch_size, height, width, channels, seed):
         """Draws the parameters of all views of a batch.
@@ -199,11 +196,16 @@ class Policy:
             f"a list of {len(self.views)} dictionaries, one per view",
             [sorted(view) for view in parameters],
         )
-        return [
-            made
-            for view, drawn in zip(self.views, parameters, strict=True)
-            for made in _fused(apply_view, view, images, drawn)
-        ]
+        return self._make(apply_view, [images] * len(self.views), parameters)
+
+    def _make(self, make, images, parameters):
+        """All views by a function of `augment.views`, images and parameters of each."""
+        # Views that are made alike share one compiled program.
+        programs, views = {}, []
+        for view, shown, drawn in zip(self.views, images, parameters, strict=True):
+            program = programs.setdefault(view.making, _program(make, view.making))
+            views += program(shown, drawn)
+        return views
 
     def left_out(self, channels):
         """Names of the operations that images of so many channels do without."""
@@ -358,13 +360,11 @@ def _change_cut(view, images, drawn):
     return change_view(view, to_float(images), drawn)
 
 
-def _fused(make, view, images, drawn):
-    """The views that one of `Policy.views` makes by a function of `augment.views`."""
-    return fused_by_rows(
-        lambda images, drawn: cut_patches(view, make(view, images, drawn), drawn),
-        images,
-        drawn,
-    )
+def _program(make, view):
+    def whole_and_cut(images, drawn):
+        return cut_patches(view, make(view, images, drawn), drawn)
+
+    return fused_by_rows(whole_and_cut)
 
 
 def _jitter(probability, brightness, contrast, saturation, hue):

@@ -26,6 +26,11 @@ CENTER_FRACTION = 224 / 256
 JITTER = ("brightness", "contrast", "saturation", "hue")
 # The settings of how a view's colours change, and how its details do.
 COLORS = ("style", "jitter", *JITTER, "grayscale", "blur", "blur_sigma", "solarize")
+# The settings that matter once the numbers of a view are drawn.
+_MAKING = (
+    *("size", "interpolation", "antialias", "center_fraction", "patches"),
+    *("style", "blur_sigma"),
+)
 # Uniform numbers that one view of one image takes, by use.
 NUMBERS = {
     **BOX_NUMBERS,
@@ -127,6 +132,14 @@ class View:
     def made_size(self):
         """Side in pixels of what they make: of the view, or of its patches."""
         return self.size if self.patches is None else self.patches[1]
+
+    @property
+    def making(self):
+        """Settings by which a view is made of numbers drawn, without those for drawing.
+
+        Where they are equal, views are made alike.
+        """
+        return View(**{name: getattr(self, name) for name in _MAKING})
 
     def _check_range(self, name, maximum):
         value = getattr(self, name)
