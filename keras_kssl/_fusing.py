@@ -136,6 +136,6 @@ def fused_batch_norm(maps, scale, offset, statistics, epsilon):
     )
     if is_training:
         # The kernel gives the unbiased one.
-        count = tf.cast(tf.size(maps) / tf.size(mean), mean.dtype)
+        count = tf.cast(math.prod(keras.ops.shape(maps)[:-1]), mean.dtype)
         variance = variance * (count - 1.0) / count
     return outputs, mean, variance

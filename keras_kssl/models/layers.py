@@ -51,8 +51,9 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def _fused(self, inputs, uses_batch):
         zeros = ops.zeros_like(self.moving_mean)
+        are_vectors = len(inputs.shape) == 2
         outputs, mean, variance = fused_batch_norm(
-            inputs if len(inputs.shape) == 4 else inputs[:, None, None, :],
+            inputs[:, None, None, :] if are_vectors else inputs,
             self.gamma if self.scale else zeros + 1.0,
             self.beta if self.center else zeros,
             None if uses_batch else (self.moving_mean, self.moving_variance),
@@ -60,7 +61,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         )
         if uses_batch:
             self._move_averages(mean, variance)
-        return ops.reshape(outputs, ops.shape(inputs))
+        return outputs[:, 0, 0, :] if are_vectors else outputs
 
     def _by_global_batch(self, inputs):
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
@@ -69,7 +70,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         centred = x - mean
         variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)
         variance = replicas.global_mean(variance)
-        self._move_averages(mean, variance)
+        self._move_averages(ops.reshape(mean, -1), ops.reshape(variance, -1))
         scale = ops.rsqrt(variance + self.epsilon)
         if self.scale:
             scale = scale * ops.reshape(self.gamma, mean.shape)
@@ -83,7 +84,6 @@ class BatchNorm(keras.layers.BatchNormalization):
             (self.moving_mean, mean),
             (self.moving_variance, variance),
         ):
-            value = ops.reshape(value, moving.shape)
             moving.assign(self.momentum * moving + (1.0 - self.momentum) * value)
 
 
