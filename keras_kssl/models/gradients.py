@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_kssl._fusing import squared_norm
+
 # Tells a gradient of 0 from a step that loss scaling skips.
 _TINY = 1e-30
 
@@ -87,4 +89,4 @@ class GradientNorm(keras.metrics.Metric):
 
 
 def _squared_norm(gradient):
-    return ops.sum(ops.square(ops.cast(gradient, "float32"))) + _TINY
+    return squared_norm(ops.cast(gradient, "float32")) + _TINY

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_kssl._checks import check_number, check_that
+from keras_kssl._fusing import squared_norm
+from keras_kssl.optimizers.momentum import move
 
 
 def lars_step(
@@ -51,20 +53,22 @@ def lars_step(
     parameter, gradient, buffer, learning_rate = (
         ops.cast(x, dtype) for x in (parameter, gradient, buffer, learning_rate)
     )
-    if len(parameter.shape) > 1:
-        gradient = gradient + weight_decay * parameter
-        parameter_norm = _norm(parameter)
-        gradient_norm = _norm(gradient)
-        scalable = ops.logical_and(parameter_norm > 0, gradient_norm > 0)
-        ratio = parameter_norm / ops.where(scalable, gradient_norm, 1.0)
-        gradient = gradient * ops.where(scalable, trust_coefficient * ratio, 1.0)
+    gradient = _scaled(parameter, gradient, weight_decay, trust_coefficient)
     buffer = momentum * buffer + gradient
     return parameter - learning_rate * buffer, buffer
 
 
-def _norm(x):
-    # keras.ops.norm takes at most two axes; convolution kernels have four.
-    return ops.sqrt(ops.sum(ops.square(x)))
+def _scaled(parameter, gradient, weight_decay, trust_coefficient):
+    """What the buffer takes up of a gradient: the first two lines of `lars_step`."""
+    if len(parameter.shape) < 2:
+        return gradient
+    if weight_decay:
+        gradient = gradient + weight_decay * parameter
+    parameter_norm = ops.sqrt(squared_norm(parameter))
+    gradient_norm = ops.sqrt(squared_norm(gradient))
+    scalable = ops.logical_and(parameter_norm > 0, gradient_norm > 0)
+    ratio = parameter_norm / ops.where(scalable, gradient_norm, 1.0)
+    return gradient * ops.where(scalable, trust_coefficient * ratio, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_kssl")
@@ -154,17 +158,14 @@ class LARS(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable and its buffer by `lars_step`."""
         buffer = self.momentums[self._get_variable_index(variable)]
-        new_value, new_buffer = lars_step(
-            variable,
-            gradient,
-            buffer,
-            learning_rate,
-            self.momentum,
+        dtype = keras.backend.result_type(variable.dtype, "float32")
+        gradient = _scaled(
+            ops.cast(variable, dtype),
+            ops.cast(gradient, dtype),
             self.coupled_weight_decay,
             self.trust_coefficient,
         )
-        self.assign(buffer, ops.cast(new_buffer, buffer.dtype))
-        self.assign(variable, ops.cast(new_value, variable.dtype))
+        move(self, variable, buffer, gradient, learning_rate, self.momentum)
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
         """Raises `NotImplementedError`: the number of axes decides what decays."""

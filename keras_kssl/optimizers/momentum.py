@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_kssl._checks import check_number, check_that
+from keras_kssl._fusing import fused_momentum, has_fused_momentum
 
 
 @keras.saving.register_keras_serializable(package="keras_kssl")
@@ -52,12 +53,10 @@ class Momentum(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable and its buffer."""
         buffer = self.momentums[self._get_variable_index(variable)]
-        gradient = ops.cast(gradient, buffer.dtype)
-        moved = self.momentum * buffer + gradient
-        step = gradient + self.momentum * moved if self.nesterov else moved
-        self.assign(buffer, moved)
-        step = ops.cast(learning_rate, variable.dtype) * ops.cast(step, variable.dtype)
-        self.assign_sub(variable, step)
+        move(
+            *(self, variable, buffer, gradient, learning_rate),
+            *(self.momentum, self.nesterov),
+        )
 
     def get_config(self):
         return {
@@ -65,3 +64,23 @@ class Momentum(keras.optimizers.Optimizer):
             "momentum": self.momentum,
             "nesterov": self.nesterov,
         }
+
+
+def move(
+    optimizer, variable, buffer, gradient, learning_rate, momentum, nesterov=False
+):
+    """Moves a variable of an optimizer and its buffer as `Momentum` says.
+
+    What is not float64 is computed in float32.
+    """
+    if has_fused_momentum(variable, buffer):
+        fused_momentum(variable, buffer, gradient, learning_rate, momentum, nesterov)
+        return
+    dtype = keras.backend.result_type(variable.dtype, "float32")
+    value, moved, gradient, learning_rate = (
+        ops.cast(x, dtype) for x in (variable, buffer, gradient, learning_rate)
+    )
+    moved = momentum * moved + gradient
+    step = gradient + momentum * moved if nesterov else moved
+    optimizer.assign(buffer, ops.cast(moved, buffer.dtype))
+    optimizer.assign(variable, ops.cast(value - learning_rate * step, variable.dtype))
