@@ -32,6 +32,12 @@ import time
 from importlib import metadata
 
 HISTORY = pathlib.Path(__file__).parent / "history"
+# Threads that have nothing to do leave the cores to others; memory in large pages, as
+# `kssl` asks for it.
+_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 _PACKAGES = ("keras_kssl", "keras", "tensorflow", "jax", "torch", "numpy")
 
 
@@ -68,7 +74,7 @@ class _Worker:
         environment, _ = module.VARIANTS[variant]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", suite, variant, case.name],
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment},
+            env={**os.environ, **_ENVIRONMENT, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -51,6 +51,8 @@ CASES = [
     case("sfrik", 18, 32, 64, (512, 512, 512), _ALL),
     case("ssl_hsic", 50, 224, 8, (4096, 256), _ALL),
     case("sfrik", 50, 224, 8, (8192, 8192, 8192), _ALL),
+    # What the update of the parameters takes is shared by more images.
+    case("sfrik", 50, 224, 24, (8192, 8192, 8192), ("ours tf", "encoder alone tf")),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -435,3 +436,40 @@ def test_help_lists_the_commands():
     )
     for command in ("quickstart", "pretrain", "evaluate", "export", "doctor"):
         assert command in done.stdout
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("setting", "variable", "begins_anew"),
+    [
+        ("always [madvise] never", None, True),
+        ("always [madvise] never", "glibc.malloc.check=1", False),
+        ("[always] madvise never", None, False),
+        (None, None, False),
+    ],
+)
+def test_the_command_takes_large_pages_where_it_must_ask_for_them(
+    setting, variable, begins_anew, tmp_path, monkeypatch
+):
+    begun, file = [], tmp_path / "enabled"
+    if setting is not None:
+        file.write_text(setting)
+    monkeypatch.setattr(cli, "_LARGE_PAGES", file)
+    monkeypatch.setattr(os, "execv", lambda *command: begun.append(command))
+    monkeypatch.setattr(sys, "argv", ["kssl", "--help"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-I", "kssl", "--help"])
+    # So that what is set in between is taken back.
+    monkeypatch.setenv("GLIBC_TUNABLES", variable or "")
+    if variable is None:
+        monkeypatch.delenv("GLIBC_TUNABLES")
+    with pytest.raises(SystemExit):
+        cli.main()
+    anew = (sys.executable, [sys.executable, "-I", "kssl", "--help"])
+    assert begun == [anew] * begins_anew
+    asked = "glibc.malloc.hugetlb=1" if begins_anew else variable
+    assert os.environ.get("GLIBC_TUNABLES") == asked
+    # A caller with arguments of its own is a program that is not ours.
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert len(begun) == begins_anew

@@ -13,6 +13,7 @@ import pytest
 
 import keras_kssl
 from keras_kssl import cli
+from keras_kssl.cli import running
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -67,7 +68,7 @@ def test_the_library_has_examples():
     assert len(found) >= 20
 
 
-COMMANDS = cli.COMMANDS
+COMMANDS = running.COMMANDS
 
 
 def assert_parses(words, monkeypatch):

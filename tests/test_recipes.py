@@ -491,7 +491,7 @@ def test_wrong_kinds_are_refused_when_the_recipe_is_made(option, value):
 
 def test_recipes_and_command_line_load_no_framework():
     code = (
-        "import sys, keras_kssl.cli; "
+        "import sys, keras_kssl.cli.running; "
         "print([m for m in ('keras', 'tensorflow', 'jax') if m in sys.modules])"
     )
     done = subprocess.run(
