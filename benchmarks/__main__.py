@@ -1,4 +1,4 @@
-"""python -m benchmarks SUITE [--cases PART ...] [--rounds N]
+"""python -m benchmarks SUITE [--cases PART ...] [--variants NAME ...] [--rounds N]
 
 Times a suite, prints a table and adds the result to benchmarks/history.
 """
@@ -16,9 +16,15 @@ def main():
     parser.add_argument(
         "--cases", nargs="+", help="parts of names of cases; default all"
     )
+    parser.add_argument("--variants", nargs="+", help="names; default all")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each variant")
     options = parser.parse_args()
-    result = harness.run(f"benchmarks.{options.suite}", options.cases, options.rounds)
+    result = harness.run(
+        f"benchmarks.{options.suite}",
+        options.cases,
+        options.rounds,
+        options.variants,
+    )
     print(harness.table(result))
     print(harness.write(result))
 

@@ -103,22 +103,28 @@ class _Worker:
         self.process.wait(timeout=60)
 
 
-def run(suite, names=None, rounds=7):
+def run(suite, names=None, rounds=7, variants=None):
     """Times the cases of a suite and returns their results as plain data.
 
     Args:
         suite: name of the module, such as "benchmarks.objective".
         names: parts of the names of the cases to take; default all.
         rounds: turns of each variant. Default 7.
+        variants: those that take part, of the ones of each case; default all.
     """
     module = importlib.import_module(suite)
     cases = [
-        case
+        dataclasses.replace(
+            case,
+            variants=[v for v in case.variants if not variants or v in variants],
+        )
         for case in module.CASES
         if not names or any(name in case.name for name in names)
     ]
+    cases = [case for case in cases if case.variants]
     if not cases:
-        raise SystemExit(f"{suite}: no case is called {' or '.join(names)}.")
+        asked = " or ".join([*(names or ()), *(variants or ())])
+        raise SystemExit(f"{suite}: no case or variant is called {asked}.")
     measure = getattr(module, "machine_rates", machine_rates)
     before, results = measure(), []
     for case in cases:
