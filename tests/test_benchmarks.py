@@ -16,8 +16,17 @@ def result():
 
 def test_only_the_cases_that_were_asked_for_are_timed(result):
     assert [case["case"] for case in result["cases"]] == ["sleep"]
-    with pytest.raises(SystemExit, match="no case is called missing"):
+    with pytest.raises(SystemExit, match="no case or variant is called missing"):
         harness.run("tests.benchmark_suite", ["missing"])
+
+
+def test_variants_can_be_chosen():
+    result = harness.run(
+        "tests.benchmark_suite", ["sleep"], rounds=1, variants=["single"]
+    )
+    assert list(result["cases"][0]["variants"]) == ["single"]
+    with pytest.raises(SystemExit, match="no case or variant is called sleep or twins"):
+        harness.run("tests.benchmark_suite", ["sleep"], variants=["twins"])
 
 
 def test_seconds_are_those_of_one_action(result):
