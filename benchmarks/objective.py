@@ -121,6 +121,7 @@ def _ours_jax(estimator):
             nonlocal state
             (value, state), slope = step(views[:2], views[2:], state)
             jax.block_until_ready((value, slope, state))
+            return value
 
         return action
 

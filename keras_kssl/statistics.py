@@ -8,6 +8,7 @@ On several replicas of a `tf.distribute` strategy the arrays hold one replica's 
 and every value is that of the global batch, the same on all replicas.
 """
 
+import keras
 from keras import ops
 
 from keras_kssl import replicas
@@ -29,9 +30,36 @@ _BLOCK_ELEMENTS, _BLOCK_DIM = 2**20, 1024
 
 def unit_rows(x):
     """Scales vectors along the last axis to unit length; zero vectors stay zero."""
-    x = at_least_float32(x)
-    squared_norm = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    return x * ops.rsqrt(ops.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
+    return _unit_rows(at_least_float32(x))
+
+
+@ops.custom_gradient
+def _unit_rows(x):
+    scale, is_scaled = _scales(x)
+    unit = x * scale[..., None]
+
+    def gradient(*args, upstream=None):
+        if upstream is None:
+            (upstream,) = args
+        return _gradient_of_scaled(upstream, unit, scale, is_scaled)
+
+    return unit, gradient
+
+
+def _scales(x):
+    """What brings rows to unit length, shape (...), and whether it depends on them.
+
+    Of rows that count as zero it does not.
+    """
+    squared_norm = ops.sum(ops.square(x), axis=-1)
+    scale = ops.rsqrt(ops.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
+    return scale, ops.cast(squared_norm > _SMALLEST_SQUARED_NORM, x.dtype)
+
+
+def _gradient_of_scaled(upstream, unit, scale, is_scaled):
+    """The gradient of rows from that of the same rows at unit length."""
+    along = is_scaled * ops.sum(upstream * unit, axis=-1)
+    return scale[..., None] * (upstream - along[..., None] * unit)
 
 
 def hsic_from_gram(gram, num_views, num_regularized=None):
@@ -209,7 +237,8 @@ def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
     memory; otherwise the Gram matrix, O(N² q) time and O(N²) memory. The values agree.
 
     Args:
-        z: embeddings of unit length, shape (N, q), q >= 2.
+        z: embeddings of any length, shape (N, q), q >= 2; u, v and z_i of the formulas
+            are their directions.
         coefficients: b_1 ... b_L, non-negative.
 
     Returns:
@@ -230,6 +259,7 @@ def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
     if len(coefficients) > 2 or (len(coefficients) == 2 and not covariance_is_cheaper):
         total = _sum_of_values(Zonal(coefficients))(z)
         return replicas.global_sum(total) / ops.square(n)
+    z = unit_rows(z)
     if len(coefficients) == 1:
         total = replicas.global_sum(ops.sum(z, axis=0))
         return coefficients[0] * ops.sum(ops.square(total / n))
@@ -241,45 +271,73 @@ def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
 
 
 def _sum_of_values(kernel):
-    """Function from rows z to the sum of a zonal kernel over all pairs of them.
+    """Function from rows z to the sum of a zonal kernel over all pairs of directions.
 
-    On N replicas over pairs of an own row with any. The gradient, 2 k'(z zᵀ) z, is
-    computed along with the value, a block of rows at a time: no matrix of the size of
-    the Gram matrix is kept from one pass to the other.
+    On N replicas over pairs of an own row with any. The gradient, 2 k'(u uᵀ) u for the
+    rows u of unit length, is computed along with the value, a block of rows at a time:
+    of arrays as large as z nothing but that gradient is kept, not even u, and of the
+    Gram matrix nothing.
     """
 
     @ops.custom_gradient
     def total(z):
         every = replicas.global_rows(z)
+        column_scale = _scales(every)[0]
 
         def of_block(rows):
-            products = ops.matmul(rows, ops.transpose(every))
+            scale, is_scaled = _scales(rows)
+            rows = rows * scale[:, None]
+            products = ops.matmul(rows, ops.transpose(every)) * column_scale
             values, slope = kernel.with_slope(products, z.shape[-1])
-            return ops.sum(values), ops.matmul(slope, every)
+            slope = 2.0 * ops.matmul(slope * column_scale, every)
+            return ops.sum(values), _gradient_of_scaled(slope, rows, scale, is_scaled)
 
-        count = _num_blocks(*z.shape, every.shape[0])
-        if count == 1:
-            sums, slopes = of_block(z)
-        else:
-            # Each block has rows from all over: on JAX from every device of a batch
-            # that is shared out. A loop, so that few are in memory at a time, and over
-            # numbers: of an array that it went through it would make a copy.
-            blocks = ops.reshape(z, (-1, count, z.shape[-1]))
-            sums, slopes = ops.map(
-                lambda i: of_block(ops.take(blocks, i, axis=1)), ops.arange(count)
-            )
+        value, slope = _by_blocks(of_block, z, _num_blocks(*z.shape, every.shape[0]))
 
         def gradient(*args, upstream=None):
             if upstream is None:
                 (upstream,) = args
-            if count == 1:
-                return 2.0 * upstream * slopes
-            by_row = ops.transpose(slopes, (1, 0, 2))
-            return 2.0 * upstream * ops.reshape(by_row, z.shape)
+            return upstream * slope
 
-        return ops.sum(sums), gradient
+        return value, gradient
 
     return total
+
+
+def _by_blocks(function, x, count):
+    """A sum over rows and rows like them, by blocks of rows, few in memory at a time.
+
+    Args:
+        function: of rows (n, d), to a scalar, which is summed, and an array (n, d).
+        x: array (N, d).
+        count: number of blocks, a divisor of N.
+    """
+    if count == 1:
+        return function(x)
+    size, dim = x.shape[0] // count, x.shape[1]
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Stacked at the end: an array that is written to is copied each time.
+        sums, made = tf.map_fn(
+            lambda i: function(tf.slice(x, (i * size, 0), (size, dim))),
+            tf.range(count),
+            parallel_iterations=1,
+            fn_output_signature=(x.dtype, tf.TensorSpec((size, dim), x.dtype)),
+        )
+        return tf.reduce_sum(sums), tf.reshape(made, x.shape)
+    # Each block has rows from all over, of every device that has a share of the batch.
+    # What goes from block to block has the shape of the result, to become it in place.
+    by_block = (size, count, dim)
+
+    def step(i, state):
+        total, made = state
+        value, rows = function(ops.take(ops.reshape(x, by_block), i, axis=1))
+        made = ops.slice_update(ops.reshape(made, by_block), (0, i, 0), rows[:, None])
+        return total + value, ops.reshape(made, x.shape)
+
+    start = ops.zeros((), x.dtype), ops.zeros_like(x)
+    return ops.fori_loop(0, count, step, start)
 
 
 def _num_blocks(rows, dim, columns):
@@ -294,13 +352,44 @@ def _num_blocks(rows, dim, columns):
 
 
 def alignment(z_1, z_2):
-    """Mean squared distance between two views' embeddings, 0 (best) to 4.
+    """Mean squared distance between two views' directions, 0 (best) to 4.
 
     Args:
-        z_1, z_2: embeddings (n, d) of unit length, row i of both from one image.
+        z_1, z_2: embeddings (n, d) of any length, scaled to unit length here; row i of
+            both from one image.
     """
-    difference = at_least_float32(z_1) - at_least_float32(z_2)
-    return replicas.global_mean(ops.mean(ops.sum(ops.square(difference), axis=-1)))
+    z_1, z_2 = at_least_float32(z_1), at_least_float32(z_2)
+    return replicas.global_mean(_alignment(z_1, z_2))
+
+
+@ops.custom_gradient
+def _alignment(z_1, z_2):
+    """Of this replica's rows, with a gradient that keeps no rows of unit length.
+
+    Of ||u_1 - u_2||² by z_1 it is 2 s_1 (c s_1 z_1 - s_2 z_2), with s the scales,
+    u = s z, and c the cosine, or 1 where z_1 counts as zero and s_1 is a constant.
+    """
+    scale_1, is_scaled_1 = _scales(z_1)
+    scale_2, is_scaled_2 = _scales(z_2)
+    difference = z_1 * scale_1[:, None] - z_2 * scale_2[:, None]
+    cosine = ops.sum(z_1 * z_2, axis=-1) * scale_1 * scale_2
+
+    def gradient(*args, upstream=None):
+        if upstream is None:
+            (upstream,) = args
+        weight = 2.0 * upstream / ops.cast(ops.shape(z_1)[0], z_1.dtype)
+
+        def of(own, scale, is_scaled, other, other_scale):
+            kept = 1.0 - is_scaled * (1.0 - cosine)
+            own_weight, other_weight = kept * scale**2, scale * other_scale
+            return weight * (own_weight[:, None] * own - other_weight[:, None] * other)
+
+        return (
+            of(z_1, scale_1, is_scaled_1, z_2, scale_2),
+            of(z_2, scale_2, is_scaled_2, z_1, scale_1),
+        )
+
+    return ops.mean(ops.sum(ops.square(difference), axis=-1)), gradient
 
 
 def uniformity(z, scale=2.0):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_kssl import kernels, statistics
+from keras_kssl import kernels, objectives, statistics
 from tests.gradients import value_and_gradients
 
 HSIC_CASES = ["hsic_B32_d16_V2_D64_c1", "hsic_B16_d256_V4_D512_c2"]
@@ -34,6 +34,26 @@ def numpy_of(value):
 def unit_vectors(*shape, seed=0):
     x = np.random.default_rng(seed).normal(size=shape).astype("float32")
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def of_several_lengths(*shape, seed=0):
+    lengths = np.geomspace(0.1, 10, shape[0])[:, None].astype("float32")
+    return unit_vectors(*shape, seed=seed) * lengths
+
+
+def plain_unit_rows(z):
+    squared_norm = ops.sum(z * z, axis=-1, keepdims=True)
+    return z / ops.sqrt(ops.maximum(squared_norm, 1e-12))
+
+
+def check_equal_derivatives(ours, automatic, *arrays):
+    """Values, and gradients row by row: those of short rows are large."""
+    value, gradients = value_and_gradients(ours, *arrays)
+    expected_value, expected = value_and_gradients(automatic, *arrays)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+    for found, gradient in zip(gradients, expected, strict=True):
+        scale = np.linalg.norm(gradient, axis=-1, keepdims=True) + 1e-6
+        np.testing.assert_allclose(found / scale, gradient / scale, rtol=0, atol=1e-5)
 
 
 def hsic_zz_from_definition(gram):
@@ -189,7 +209,7 @@ def test_mmd_equals_the_authors(golden, case, suffix, rtol):
     assert settings["q"] == arrays["x"].shape[1]
     x = arrays["x"].astype({"f32": "float32", "f64": "float64"}[suffix])
     for name, coefficients in (("w1_40_40", (1, 40, 40)), ("w1_40_0", (1, 40))):
-        value = statistics.mmd_to_uniform(statistics.unit_rows(x), coefficients)
+        value = statistics.mmd_to_uniform(x, coefficients)
         recorded = arrays[f"sfrik/{name}/mmd_x_{suffix}"]
         np.testing.assert_allclose(numpy_of(value), recorded, rtol=rtol)
 
@@ -197,18 +217,15 @@ def test_mmd_equals_the_authors(golden, case, suffix, rtol):
 @pytest.mark.parametrize("shape", [(40, 6), (6, 40), (31, 45), (2, 2)])
 @pytest.mark.parametrize("coefficients", [(3.0,), (1.0, 40.0), (0.0, 2.0)])
 def test_moment_form_of_the_mmd_equals_its_gram_form(shape, coefficients):
-    z = unit_vectors(*shape)
     padded = (*coefficients, 0.0, 0.0, 0.0)[:3]
+    z = of_several_lengths(*shape)
 
-    # On the sphere alone: off it the two are different functions.
-    def by_moments(z):
-        return statistics.mmd_to_uniform(statistics.unit_rows(z), coefficients)
+    def derivatives(coefficients):
+        return value_and_gradients(
+            lambda z: statistics.mmd_to_uniform(z, coefficients), z
+        )
 
-    def by_gram(z):
-        return statistics.mmd_to_uniform(statistics.unit_rows(z), padded)
-
-    moments = value_and_gradients(by_moments, z)
-    gram = value_and_gradients(by_gram, z)
+    moments, gram = derivatives(coefficients), derivatives(padded)
     np.testing.assert_allclose(moments[0], gram[0], rtol=1e-5, atol=1e-6)
     scale = max(np.abs(gram[1][0]).max(), 1.0)
     np.testing.assert_allclose(moments[1][0], gram[1][0], rtol=0, atol=1e-5 * scale)
@@ -239,19 +256,32 @@ def test_mmd_of_collapse_and_of_orthogonal_embeddings():
 def test_mmd_in_blocks_of_rows_is_that_of_all_at_once(rows, blocks, monkeypatch):
     monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 64)
     assert statistics._num_blocks(rows, 8, rows) == blocks
-    z, coefficients = unit_vectors(rows, 8), (1.0, 40.0, 30.0, 7.0)
+    z, coefficients = of_several_lengths(rows, 8), (1.0, 40.0, 30.0, 7.0)
+    z[1] = 1e-8  # Counts as zero.
     kernel = kernels.Zonal(coefficients)
 
     def automatic(z):
+        z = plain_unit_rows(z)
         products = ops.matmul(z, ops.transpose(z))
         return ops.mean(kernel.from_inner_products(products, 8))
 
-    value, (gradient,) = value_and_gradients(
-        lambda z: statistics.mmd_to_uniform(z, coefficients), z
-    )
-    expected_value, (expected,) = value_and_gradients(automatic, z)
-    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    def ours(z):
+        return statistics.mmd_to_uniform(z, coefficients)
+
+    check_equal_derivatives(ours, automatic, z)
+
+
+@pytest.mark.skipif(on_tensorflow, reason="TensorFlow plans no memory ahead")
+def test_sfrik_keeps_no_array_of_embeddings_beside_its_gradients(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 2**16)
+    objective, shape = objectives.SFRIK(), (2048, 1024)
+    views = [jax.ShapeDtypeStruct(shape, "float32")] * 2
+    step = jax.jit(jax.value_and_grad(lambda *views: objective(views), (0, 1)))
+    needed = step.lower(*views).compile().memory_analysis()
+    # One that XLA fills with zeros to start from, and a few blocks.
+    assert needed.temp_size_in_bytes < 2 * 4 * np.prod(shape)
 
 
 def test_symmetric_gram_gradient_equals_automatic_differentiation():
@@ -264,10 +294,24 @@ def test_symmetric_gram_gradient_equals_automatic_differentiation():
     def automatic(x):
         return ops.sum(weights * ops.sin(ops.matmul(x, ops.transpose(x))))
 
-    value, (gradient,) = value_and_gradients(ours, x)
-    expected_value, (expected,) = value_and_gradients(automatic, x)
-    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    check_equal_derivatives(ours, automatic, x)
+
+
+def test_gradients_of_unit_rows_and_of_alignment_are_those_of_their_definitions():
+    z_1, z_2 = of_several_lengths(7, 5), of_several_lengths(7, 5, seed=1)[::-1].copy()
+    z_1[1] = 1e-8  # Counts as zero.
+    weights = np.random.default_rng(2).normal(size=(7, 5)).astype("float32")
+
+    def distances(z_1, z_2):
+        difference = plain_unit_rows(z_1) - plain_unit_rows(z_2)
+        return ops.sum(difference * difference) / 7
+
+    check_equal_derivatives(statistics.alignment, distances, z_1, z_2)
+    check_equal_derivatives(
+        lambda z: ops.sum(weights * statistics.unit_rows(z)),
+        lambda z: ops.sum(weights * plain_unit_rows(z)),
+        z_1,
+    )
 
 
 def test_alignment_and_uniformity_equal_their_definitions():

@@ -367,8 +367,9 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
         return ops.cast(features, "float32")
 
     def _watch(self, embeddings):
-        z_1, z_2 = (unit_rows(ops.stop_gradient(z)) for z in embeddings[:2])
+        z_1, z_2 = (ops.stop_gradient(z) for z in embeddings[:2])
         self.means["alignment"].update_state(alignment(z_1, z_2))
+        z_1 = unit_rows(z_1)
         self.means["uniformity"].update_state(uniformity(z_1[:: _stride(z_1.shape[0])]))
         self.means["spread"].update_state(spread(z_1))
         self.rank.update_state(z_1)

@@ -4,7 +4,7 @@ import keras
 
 from keras_kssl._checks import check_that
 from keras_kssl.objectives.objective import Objective
-from keras_kssl.statistics import alignment, unit_rows
+from keras_kssl.statistics import alignment
 
 
 # The model of the same name is registered as keras_kssl>BYOL.
@@ -44,10 +44,9 @@ class BYOL(Objective):
         num_global = self._check_embeddings(embeddings, num_global)
         rule = "even: predictions and projections of the same views"
         check_that(num_global % 2 == 0, "BYOL", "num_global", rule, num_global)
-        views = [unit_rows(z) for z in embeddings]
         half = num_global // 2
-        predictions = views[:half] + views[num_global:]
-        targets = views[half:num_global][::-1]
+        predictions = [*embeddings[:half], *embeddings[num_global:]]
+        targets = embeddings[half:num_global][::-1]
         rule = "of two views or more"
         check_that(len(predictions) > 1, "BYOL", "embeddings", rule, len(predictions))
         distances = [

@@ -5,7 +5,7 @@ import keras
 from keras_kssl._checks import check_number
 from keras_kssl.kernels import check_coefficients
 from keras_kssl.objectives.objective import Objective
-from keras_kssl.statistics import alignment, mmd_to_uniform, unit_rows
+from keras_kssl.statistics import alignment, mmd_to_uniform
 
 
 # The model of the same name is registered as keras_kssl>SFRIK.
@@ -66,11 +66,10 @@ class SFRIK(Objective):
 
     def terms(self, embeddings, training=False, num_global=None):
         num_global = self._check_embeddings(embeddings, num_global)
-        views = [unit_rows(z) for z in embeddings]
-        invariance = self._mean_over_pairs(alignment, views, num_global)
+        invariance = self._mean_over_pairs(alignment, embeddings, num_global)
         if not self.weight_per_pair:
-            invariance = invariance / views[0].shape[-1]
-        kept = views if self.regularize_small else views[:num_global]
+            invariance = invariance / embeddings[0].shape[-1]
+        kept = embeddings if self.regularize_small else embeddings[:num_global]
         mmd = sum(mmd_to_uniform(z, self.coefficients) for z in kept) / len(kept)
         loss = self.invariance_weight * invariance + self.mmd_weight * mmd
         return {"loss": loss, "invariance": invariance, "mmd": mmd}

@@ -68,12 +68,12 @@ class AlignmentUniformity(Objective):
 
     def terms(self, embeddings, training=False, num_global=None):
         num_global = self._check_embeddings(embeddings, num_global)
-        views = [unit_rows(z) for z in embeddings]
-        invariance = self._mean_over_pairs(alignment, views, num_global)
+        invariance = self._mean_over_pairs(alignment, embeddings, num_global)
         if not self.weight_per_pair:
-            invariance = invariance / views[0].shape[-1]
-        kept = views if self.regularize_small else views[:num_global]
-        potential = sum(uniformity(z, self.scale) for z in kept) / len(kept)
+            invariance = invariance / embeddings[0].shape[-1]
+        kept = embeddings if self.regularize_small else embeddings[:num_global]
+        views = [unit_rows(z) for z in kept]
+        potential = sum(uniformity(z, self.scale) for z in views) / len(views)
         loss = self.invariance_weight * invariance + self.uniformity_weight * potential
         return {"loss": loss, "invariance": invariance, "potential": potential}
 
