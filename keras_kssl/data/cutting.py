@@ -25,14 +25,17 @@ def boxes_of_views(views, numbers, height, width):
         numbers: uniform numbers in [0, 1), (views, NUMBERS_PER_VIEW).
         height, width: of the image.
     """
-    boxes = []
-    for view, row in zip(views, numbers, strict=True):
-        if view.center_fraction is not None:
-            boxes.append(None)
-            continue
-        drawn = by_use(BOX_NUMBERS, row[np.newaxis])
-        (box,) = draw_boxes(view, drawn, height, width, np)
-        boxes.append(tuple(int(number) for number in box))
+    boxes = [None] * len(views)
+    alike = {}
+    for position, view in enumerate(views):
+        if view.center_fraction is None:
+            settings = (view.style, view.crop_scale, view.crop_ratio)
+            alike.setdefault(settings, []).append(position)
+    for positions in alike.values():
+        drawn = by_use(BOX_NUMBERS, numbers[positions])
+        found = draw_boxes(views[positions[0]], drawn, height, width, np)
+        for position, box in zip(positions, found, strict=True):
+            boxes[position] = tuple(int(number) for number in box)
     return boxes
 
 
@@ -163,5 +166,6 @@ def _taps(length, size, interpolation):
 def _in_range(array, dtype):
     """Values that overshoot cut off, and rounded for uint8."""
     if dtype == np.uint8:
-        return np.rint(np.clip(array, 0.0, 255.0)).astype(np.uint8)
+        array = np.clip(array, 0.0, 255.0)
+        return np.rint(array, out=array).astype(np.uint8)
     return np.clip(array, 0.0, 1.0).astype(np.float32)
