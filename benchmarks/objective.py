@@ -108,6 +108,8 @@ def _ours_jax(estimator):
 
         objective, count = _objective(kind, coefficients, estimator)
         views = [jax.numpy.asarray(view) for view in _views(count, batch, dim)]
+        # Until then JAX holds what they are copied from.
+        jax.block_until_ready(views)
         state = [v.value for v in objective.non_trainable_variables]
 
         def loss(online, others, state):

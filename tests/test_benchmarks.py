@@ -1,10 +1,12 @@
 """The harness that times variants in processes of their own."""
 
 import json
+import re
 
+import keras
 import pytest
 
-from benchmarks import harness, objective
+from benchmarks import harness, memory, objective
 
 pytestmark = pytest.mark.any_backend
 
@@ -77,3 +79,13 @@ def test_every_variant_of_the_objectives_is_known():
     assert len(names) == len(objective.CASES)
     for case in objective.CASES:
         assert set(case.variants) <= set(objective.VARIANTS)
+
+
+@pytest.mark.parametrize("batch", [64, 4096])
+def test_memory_is_that_of_views_gradients_and_what_lies_between(batch, capsys):
+    variant = {"tensorflow": "ours tf", "jax": "ours jax"}[keras.backend.backend()]
+    memory.step(variant, batch, 2048)
+    said = capsys.readouterr().out
+    (held,) = re.findall(rf"{variant}: (-?[\d.]+) GB, loss \d+\.\d+, \d+ s", said)
+    needed = 4 * batch * 2048 * 4 / 1e9
+    assert needed - 0.05 < float(held) < 5 * needed + 0.3
