@@ -269,10 +269,11 @@ def gram_is_cheaper(n, dim, num_features):
     """Whether the exact Gram form costs less than two draws of random features.
 
     Counts multiply-adds of the forward and the backward pass. Elementwise work counts
-    as 1300 of them for an element of the Gram matrix and 2400 for a cosine, as timed on
-    two CPU cores: there the forms broke even between n = 1024 and n = 2048 for D = 512
-    and d = 64, 128 and 256.
+    as 1300 of them for an element of the Gram matrix and 2400 for a cosine, 6000 on
+    JAX, as timed on two CPU cores for D = 512 and d = 64, 128 and 256: the forms broke
+    even between n = 1024 and n = 2048, on JAX between 2048 and 4096.
     """
+    cosine = 6000 if keras.backend.backend() == "jax" else 2400
     gram = n * n * (2 * dim + 1300)
-    random_features = n * num_features * (4 * dim + 3 * num_features + 2400)
+    random_features = n * num_features * (4 * dim + 3 * num_features + cosine)
     return gram <= random_features
