@@ -1,9 +1,10 @@
-"""Fewer passes over memory: rows one after the other in one program; fused kernels."""
+"""Fewer passes over memory, and less of it: rows or blocks in turn; fused kernels."""
 
 import functools
 import math
 
 import keras
+from keras import ops
 
 from keras_kssl import replicas
 
@@ -111,6 +112,42 @@ def _is_compiled_for_one_cpu(arrays):
     return False
 
 
+def by_blocks(function, x, count):
+    """A sum over rows and rows like them, by blocks of rows, few in memory at a time.
+
+    Args:
+        function: of rows (n, d), to a scalar, which is summed, and an array (n, d).
+        x: array (N, d).
+        count: number of blocks, a divisor of N.
+    """
+    if count == 1:
+        return function(x)
+    size, dim = x.shape[0] // count, x.shape[1]
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Stacked at the end: an array that is written to is copied each time.
+        sums, made = tf.map_fn(
+            lambda i: function(tf.slice(x, (i * size, 0), (size, dim))),
+            tf.range(count),
+            parallel_iterations=1,
+            fn_output_signature=(x.dtype, tf.TensorSpec((size, dim), x.dtype)),
+        )
+        return tf.reduce_sum(sums), tf.reshape(made, x.shape)
+    # Each block has rows from all over, of every device that has a share of the batch.
+    # What goes from block to block has the shape of the result, to become it in place.
+    by_block = (size, count, dim)
+
+    def step(i, state):
+        total, made = state
+        value, rows = function(ops.take(ops.reshape(x, by_block), i, axis=1))
+        made = ops.slice_update(ops.reshape(made, by_block), (0, i, 0), rows[:, None])
+        return total + value, ops.reshape(made, x.shape)
+
+    start = ops.zeros((), x.dtype), ops.zeros_like(x)
+    return ops.fori_loop(0, count, step, start)
+
+
 def fused_batch_norm(maps, scale, offset, statistics, epsilon):
     """Batch normalisation of maps (B, H, W, C) by TensorFlow's kernel, one each way.
 
@@ -136,7 +173,7 @@ def fused_batch_norm(maps, scale, offset, statistics, epsilon):
     )
     if is_training:
         # The kernel gives the unbiased one.
-        count = tf.cast(math.prod(keras.ops.shape(maps)[:-1]), mean.dtype)
+        count = tf.cast(math.prod(ops.shape(maps)[:-1]), mean.dtype)
         variance = variance * (count - 1.0) / count
     return outputs, mean, variance
 
@@ -147,7 +184,7 @@ def squared_norm(x):
         import tensorflow as tf
 
         return 2.0 * tf.nn.l2_loss(x)
-    return keras.ops.sum(keras.ops.square(x))
+    return ops.sum(ops.square(x))
 
 
 def has_fused_momentum(variable, buffer):

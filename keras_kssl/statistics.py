@@ -8,11 +8,11 @@ On several replicas of a `tf.distribute` strategy the arrays hold one replica's 
 and every value is that of the global batch, the same on all replicas.
 """
 
-import keras
 from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_rank, check_that
+from keras_kssl._fusing import by_blocks
 from keras_kssl.kernels import (
     Zonal,
     at_least_float32,
@@ -292,7 +292,7 @@ def _sum_of_values(kernel):
             slope = 2.0 * ops.matmul(slope * column_scale, every)
             return ops.sum(values), _gradient_of_scaled(slope, rows, scale, is_scaled)
 
-        value, slope = _by_blocks(of_block, z, _num_blocks(*z.shape, every.shape[0]))
+        value, slope = by_blocks(of_block, z, _num_blocks(*z.shape, every.shape[0]))
 
         def gradient(*args, upstream=None):
             if upstream is None:
@@ -302,42 +302,6 @@ def _sum_of_values(kernel):
         return value, gradient
 
     return total
-
-
-def _by_blocks(function, x, count):
-    """A sum over rows and rows like them, by blocks of rows, few in memory at a time.
-
-    Args:
-        function: of rows (n, d), to a scalar, which is summed, and an array (n, d).
-        x: array (N, d).
-        count: number of blocks, a divisor of N.
-    """
-    if count == 1:
-        return function(x)
-    size, dim = x.shape[0] // count, x.shape[1]
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # Stacked at the end: an array that is written to is copied each time.
-        sums, made = tf.map_fn(
-            lambda i: function(tf.slice(x, (i * size, 0), (size, dim))),
-            tf.range(count),
-            parallel_iterations=1,
-            fn_output_signature=(x.dtype, tf.TensorSpec((size, dim), x.dtype)),
-        )
-        return tf.reduce_sum(sums), tf.reshape(made, x.shape)
-    # Each block has rows from all over, of every device that has a share of the batch.
-    # What goes from block to block has the shape of the result, to become it in place.
-    by_block = (size, count, dim)
-
-    def step(i, state):
-        total, made = state
-        value, rows = function(ops.take(ops.reshape(x, by_block), i, axis=1))
-        made = ops.slice_update(ops.reshape(made, by_block), (0, i, 0), rows[:, None])
-        return total + value, ops.reshape(made, x.shape)
-
-    start = ops.zeros((), x.dtype), ops.zeros_like(x)
-    return ops.fori_loop(0, count, step, start)
 
 
 def _num_blocks(rows, dim, columns):
