@@ -234,7 +234,8 @@ def mmd_to_uniform(z, coefficients=(1.0, 40.0, 40.0)):
 
     Degrees 1 and 2 are moments, R = b_1 ||mean z||² + b_2 q/(q-1) ||ZᵀZ/N - I/q||_F²:
     for at most two coefficients and q < N this form is taken, O(N q²) time and O(q²)
-    memory; otherwise the Gram matrix, O(N² q) time and O(N²) memory. The values agree.
+    memory; otherwise blocks of the Gram matrix, O(N² q) time and O(N q) memory. The
+    values agree.
 
     Args:
         z: embeddings of any length, shape (N, q), q >= 2; u, v and z_i of the formulas

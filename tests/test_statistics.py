@@ -271,6 +271,16 @@ def test_mmd_in_blocks_of_rows_is_that_of_all_at_once(rows, blocks, monkeypatch)
     check_equal_derivatives(ours, automatic, z)
 
 
+@pytest.mark.skipif(not on_tensorflow, reason="XLA compiles all that JAX does")
+def test_mmd_in_blocks_of_rows_can_be_compiled_by_xla(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 64)
+    compiled = tf.function(statistics.mmd_to_uniform, jit_compile=True)
+    z = of_several_lengths(12, 8)
+    check_equal_derivatives(compiled, statistics.mmd_to_uniform, z)
+
+
 @pytest.mark.skipif(on_tensorflow, reason="TensorFlow plans no memory ahead")
 def test_sfrik_keeps_no_array_of_embeddings_beside_its_gradients(monkeypatch):
     import jax
