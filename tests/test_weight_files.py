@@ -467,6 +467,13 @@ def test_sizes_in_an_archive_that_are_not_true_are_refused(tmp_path):
         refused(path, "cannot be read|larger than the file")
 
 
+def test_texts_with_unknown_escapes_are_refused(tmp_path):
+    # The standard library reads such texts, and warns of the escape.
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02S'\\q'\n.")
+    refused(tmp_path / "w.pth", "makes no sense|instruction STRING")
+
+
 def test_pickles_that_grow_without_end_are_refused(tmp_path):
     pairs = b"".join(b"](X\x02\x00\x00\x00%02dK\x01e" % number for number in range(99))
     ordered = b"ccollections\nOrderedDict\nq\x01"
@@ -573,7 +580,7 @@ def small_files(tmp_path):
     write_legacy(tmp_path / "legacy.pth", value)
     safetensors.write({"a": NUMBERS, "c": NUMBERS[:5]}, tmp_path / "w.safetensors")
     write_npy(tmp_path / "w.npy", {"a": NUMBERS, "b": {"c": NUMBERS[:5]}, "d": 3})
-    return [*tmp_path.iterdir()]
+    return sorted(tmp_path.iterdir())
 
 
 def test_truncated_files_are_refused(small_files):

@@ -45,8 +45,8 @@ from keras_kssl.augment.views import (
     apply_view,
     change_view,
     draw_view,
-    in_use,
     numbers_of,
+    operations_of,
     to_float,
 )
 
@@ -142,7 +142,8 @@ class Policy:
 
         One call of the random number generator serves all views. Which parameters
         there are follows from the settings and the number of channels; what a coin
-        leaves out is the parameter that changes nothing.
+        leaves out, or a view that is made like another one does without, is the
+        parameter that changes nothing.
 
         Args:
             batch_size: number of images B.
@@ -173,8 +174,15 @@ class Policy:
             dtype="float32",
             seed=seed,
         )
+        # What one of the views that are made alike needs all of them are given, so
+        # that one program makes them.
+        names = {view.making: set() for view in self.views}
+        for view in self.views:
+            names[view.making].update(operations_of(view, channels))
         return [
-            draw_view(view, by_use(counts, numbers[:, i]), height, width, channels)
+            draw_view(
+                view, by_use(counts, numbers[:, i]), height, width, names[view.making]
+            )
             for i, view in enumerate(self.views)
         ]
 
@@ -211,9 +219,8 @@ class Policy:
         """Names of the operations that images of so many channels do without."""
         if channels == 3:
             return ()
-        return tuple(
-            name for name in NEEDS_RGB if any(in_use(view, name) for view in self.views)
-        )
+        used = set().union(*(operations_of(view) for view in self.views))
+        return tuple(name for name in NEEDS_RGB if name in used)
 
     def get_config(self):
         """Constructor arguments, as plain data."""

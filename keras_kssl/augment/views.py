@@ -158,15 +158,31 @@ def numbers_of(views):
     return {**NUMBERS, **(PATCH_NUMBERS if has_patches else {})}
 
 
-def draw_view(view, drawn, height, width, channels):
-    """Turns uniform numbers in [0, 1), by use, into the parameters of one view."""
+def operations_of(view, channels=3):
+    """Names of the operations that a view has settings for, on so many channels."""
+    names = ("flip", *JITTER, "grayscale", "blur", "solarize")
+    return {
+        name
+        for name in names
+        if getattr(view, name) > 0.0
+        and (name not in JITTER or view.jitter > 0.0)
+        and (name not in NEEDS_RGB or channels == 3)
+    }
+
+
+def draw_view(view, drawn, height, width, names):
+    """Turns uniform numbers in [0, 1), by use, into the parameters of one view.
+
+    There are those of the operations `names`; where the view does without one of them,
+    its parameters change nothing.
+    """
     parameters = {}
     if view.center_fraction is None:
         parameters["boxes"] = draw_boxes(view, drawn, height, width, ops)
     for name in ("flip", "grayscale", "solarize"):
-        if in_use(view, name, channels):
+        if name in names:
             parameters[name] = drawn[name] < getattr(view, name)
-    jittered = [name for name in JITTER if in_use(view, name, channels)]
+    jittered = [name for name in JITTER if name in names]
     for name in jittered:
         strength = getattr(view, name)
         additive = name == "hue" or _adds(view.style, name)
@@ -175,7 +191,7 @@ def draw_view(view, drawn, height, width, channels):
         parameters[name] = ops.where(drawn["jitter"] < view.jitter, value, center)
     if jittered:
         parameters["order"] = ops.argsort(drawn["order"], axis=-1)
-    if in_use(view, "blur", channels):
+    if "blur" in names:
         low, high = view.blur_sigma
         sigma = low + (high - low) * drawn["sigma"]
         parameters["blur_sigma"] = ops.where(drawn["blur"] < view.blur, sigma, 0.0)
@@ -373,11 +389,3 @@ def to_float(images):
         rule = "uint8 in 0 ... 255 or floats in [0, 1]"
         raise TypeError(message("Policy", "images", rule, dtype, remedy))
     return ops.cast(images, "float32")
-
-
-def in_use(view, name, channels=3):
-    if channels != 3 and name in NEEDS_RGB:
-        return False
-    if name in JITTER and view.jitter == 0.0:
-        return False
-    return getattr(view, name) > 0.0

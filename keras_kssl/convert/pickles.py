@@ -32,6 +32,8 @@ _KEYS = (str, bytes, int, float, type(None))
 _DAMAGE = (
     ArithmeticError,
     AttributeError,
+    # Unknown escapes in texts of protocol 0, where warnings are errors.
+    DeprecationWarning,
     LookupError,
     MemoryError,
     TypeError,
