@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_kssl.models import layers
 from keras_kssl.models.layers import BatchNorm
 from tests.gradients import value_and_gradients
 
@@ -18,6 +19,17 @@ SHAPES = {
     "one channel": (4, 3, 3, 1),
     "sequence": (4, 3, 5),
 }
+
+
+@pytest.fixture(
+    autouse=True,
+    params=["small", "large"] if keras.backend.backend() == "tensorflow" else ["small"],
+)
+def size(request, monkeypatch):
+    """What arrays count as: TensorFlow's fused kernel is for large ones."""
+    fewest = {"small": 2**30, "large": 0}[request.param]
+    monkeypatch.setattr(layers, "_FEWEST_NUMBERS", fewest)
+    return request.param
 
 
 def arrays(shape):
@@ -159,14 +171,16 @@ def test_rows_left_out_by_a_mask_do_not_count():
 )
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5, 4)])
-def test_the_fused_kernel_does_the_work(shape, training):
+def test_the_fused_kernel_works_on_what_is_large_or_may_be(shape, training, size):
     import tensorflow as tf
 
-    layer = BatchNorm()
-    layer.build(shape)
-    graph = tf.function(lambda x: layer(x, training=training)).get_concrete_function(
-        tf.TensorSpec((None, *shape[1:]))
-    )
-    kinds = [operation.type for operation in graph.graph.get_operations()]
-    assert kinds.count("FusedBatchNormV3") == 1
-    assert "SquaredDifference" not in kinds
+    def kinds(shape):
+        layer = BatchNorm()
+        layer.build(shape)
+        step = tf.function(lambda x: layer(x, training=training))
+        graph = step.get_concrete_function(tf.TensorSpec(shape)).graph
+        return [operation.type for operation in graph.get_operations()]
+
+    assert kinds((None, *shape[1:])).count("FusedBatchNormV3") == 1
+    assert "SquaredDifference" not in kinds((None, *shape[1:]))
+    assert kinds(shape).count("FusedBatchNormV3") == (1 if size == "large" else 0)

@@ -1,11 +1,16 @@
 """Small layers that encoders and heads share."""
 
+import math
+
 import keras
 from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_that
 from keras_kssl._fusing import fused_batch_norm
+
+# Numbers in an array from which on the fused kernel takes less time.
+_FEWEST_NUMBERS = 2**16
 
 
 @keras.saving.register_keras_serializable(package="keras_kssl")
@@ -18,7 +23,9 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     On one device it computes what Keras's layer does; on TensorFlow by the fused kernel
     that TensorFlow has for maps and vectors in at most float32, in half of the passes
-    over memory.
+    over memory, unless they are small. The kernel adds up in float32, number by number:
+    outputs and gradients are two to three times as far from those in float64 as Keras's
+    (5e-6 of their size where 100,000 numbers share a mean, 1e-6 where 25,000 do).
 
     Args:
         momentum, epsilon: default 0.9 and 1e-5.
@@ -47,6 +54,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             and rank in (2, 4)
             and self.axis % rank == rank - 1
             and not self.renorm
+            and (None in inputs.shape or math.prod(inputs.shape) >= _FEWEST_NUMBERS)
         )
 
     def _fused(self, inputs, uses_batch):
