@@ -25,6 +25,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -155,8 +156,8 @@ def _run_case(suite, case, rounds):
         workers[variant].ask("")
     turns = {variant: [] for variant in workers}
     for number in range(rounds):
-        order = list(workers) if number % 2 == 0 else list(workers)[::-1]
-        for variant in order:
+        # Always another order: threads of the one before may still be spinning.
+        for variant in random.Random(number).sample(list(workers), len(workers)):
             answer = workers[variant].ask("go")
             turns[variant].append(answer.get("seconds"))
     found = {}
