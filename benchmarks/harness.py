@@ -156,7 +156,7 @@ def _run_case(suite, case, rounds):
         workers[variant].ask("")
     turns = {variant: [] for variant in workers}
     for number in range(rounds):
-        # Always another order: threads of the one before may still be spinning.
+        # Always another order, so that none always follows the same one.
         for variant in random.Random(number).sample(list(workers), len(workers)):
             answer = workers[variant].ask("go")
             turns[variant].append(answer.get("seconds"))

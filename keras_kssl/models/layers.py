@@ -23,9 +23,10 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     On one device it computes what Keras's layer does; on TensorFlow by the fused kernel
     that TensorFlow has for maps and vectors in at most float32, in half of the passes
-    over memory, unless they are small. The kernel adds up in float32, number by number:
-    outputs and gradients are two to three times as far from those in float64 as Keras's
-    (5e-6 of their size where 100,000 numbers share a mean, 1e-6 where 25,000 do).
+    over memory, unless they have fewer than 65,536 numbers. The kernel adds up in
+    float32, number by number: its outputs and gradients are two to three times as far
+    from those in float64 as Keras's (5e-6 of their size where 100,000 numbers share a
+    mean, 1e-6 where 25,000 do).
 
     Args:
         momentum, epsilon: default 0.9 and 1e-5.
