@@ -118,12 +118,15 @@ def _torch(is_compiled, **parameters):
     torch = step.pytorch()
     has_gpu = torch.cuda.is_available()
     device = "cuda" if has_gpu else "cpu"
+    # The fastest kernels are sought, as XLA does.
+    torch.backends.cudnn.benchmark = True
     action = step.torch_step(**parameters, is_compiled=is_compiled, device=device)
 
     def run():
         for _ in range(STEPS):
             with torch.autocast(device, torch.bfloat16, enabled=has_gpu):
-                action()
+                loss = action()
+        loss.item()
 
     def peak():
         return torch.cuda.max_memory_allocated() if has_gpu else None

@@ -126,6 +126,6 @@ def make(method, depth, size, projector, views, is_compiled):
                 torch._foreach_lerp_(
                     list(target.parameters()), list(online.parameters()), 0.01
                 )
-        return loss.item()
+        return loss
 
     return step

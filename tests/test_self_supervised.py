@@ -755,3 +755,19 @@ def test_wrong_batches_are_named_in_the_error():
 def test_other_kernels_train():
     objective = objectives.HSIC(kernel=kernels.Zonal((1.0, 2.0)))
     assert np.isfinite(losses_of(make_model(objective=objective), 1)).all()
+
+
+def test_a_step_is_traced_once_for_all_epochs():
+    """What resets and returns between epochs must not look new to the compiler."""
+    model = make_model()
+    traced = []
+    compute_loss = model.compute_loss
+
+    def counted(*args, **options):
+        traced.append(options.get("training"))
+        return compute_loss(*args, **options)
+
+    model.compute_loss = counted
+    for _ in range(2):
+        model.fit(views_of_batch(), batch_size=8, epochs=2, verbose=0)
+    assert len(traced) == 1

@@ -30,7 +30,7 @@ class EffectiveRank(keras.metrics.Metric):
         self.num_coordinates = min(dim, _MAX_COORDINATES)
         square = (self.num_coordinates, self.num_coordinates)
         self.second_moments = self.add_variable(square, "zeros", name="second_moments")
-        self.latest = keras.Variable(0.0, trainable=False, name="latest")
+        self.latest = self.add_variable((), "zeros", name="latest")
 
     def update_state(self, embeddings):
         z = ops.cast(embeddings[:, : self.num_coordinates], "float32")
