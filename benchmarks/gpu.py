@@ -14,12 +14,14 @@ is and in eight parts (gradient caching), each try in a process of its own.
 
 import functools
 import json
+import os
 import subprocess
 import sys
 
 from benchmarks import step
 
-STEPS = 5
+# An epoch's end takes some milliseconds, which real ones share among more steps.
+STEPS = 30
 _LARGEST = 2**14
 _PROJECTORS = {"ssl_hsic": (4096, 256), "sfrik": (8192, 8192, 8192)}
 _VARIANTS = ("ours jax", "ours jax with views", "torch", "torch compiled")
@@ -27,7 +29,7 @@ CASES = [
     *(
         step.case(method, 50, 224, batch, projector, _VARIANTS, STEPS)
         for method, projector in _PROJECTORS.items()
-        for batch in (64, 256)
+        for batch in (64, 128)
     ),
     *(
         step.case(method, 18, 32, 4, (64, 64), _VARIANTS, STEPS)
@@ -84,7 +86,7 @@ def _jax_peak():
     return statistics and statistics["peak_bytes_in_use"]
 
 
-def _ours(has_views, method, depth, size, batch, projector, parts=1):
+def _ours(has_views, method, depth, size, batch, projector, parts=1, num_steps=STEPS):
     import jax
     import keras
     import numpy as np
@@ -109,7 +111,9 @@ def _ours(has_views, method, depth, size, batch, projector, parts=1):
             yield (data,)
 
     return _Action(
-        lambda: model.fit(endless(), steps_per_epoch=STEPS, verbose=0, shuffle=False),
+        lambda: model.fit(
+            endless(), steps_per_epoch=num_steps, verbose=0, shuffle=False
+        ),
         _jax_peak,
     )
 
@@ -143,12 +147,22 @@ VARIANTS = {
 }
 
 
-def largest(method, parts, depth=50, size=224, first=32):
-    """The largest batch that fits, and the most memory that it took, in MB."""
+def largest(method, parts, first, depth=50, size=224):
+    """The largest batch that fits, and the most memory that it took, in MB.
+
+    Args:
+        first: a batch that fits; tried first, and then twice as many, and so on.
+    """
+    environment = {
+        **_JAX,
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95",
+        # What fits does not hang on which kernels are the fastest.
+        "XLA_FLAGS": "--xla_gpu_autotune_level=0",
+    }
     found = (None, None)
     batch = first
     while batch <= _LARGEST:
-        arguments = (False, method, depth, size, batch, _PROJECTORS[method], parts)
+        arguments = (False, method, depth, size, batch, _PROJECTORS[method], parts, 2)
         program = (
             "from benchmarks import gpu\n"
             f"action = gpu._ours(*{arguments})\n"
@@ -156,20 +170,24 @@ def largest(method, parts, depth=50, size=224, first=32):
             "print(action.said.get('peak_mb'))"
         )
         run = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True
+            [sys.executable, "-c", program],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
         )
         if run.returncode:
             if "RESOURCE_EXHAUSTED" not in run.stderr and run.returncode > 0:
                 raise RuntimeError(run.stderr)
             break
         found, batch = (batch, run.stdout.split()[-1]), 2 * batch
+        print(f"{method}, {parts} parts: {found}", flush=True)
     return found
 
 
 def main():
     for method in _PROJECTORS:
         for parts in (1, 8):
-            batch, memory = largest(method, parts)
+            batch, memory = largest(method, parts, first=256 * parts)
             print(f"{method}, {parts} parts: batch {batch}, {memory} MB", flush=True)
 
 

@@ -17,8 +17,9 @@ def hsic_features(z, scale, num_features):
     n = num_views * batch
     draws = []
     for _ in range(2):
-        w = torch.randn(num_features, dim) * torch.randn(num_features, 1)
-        b = 2 * math.pi * torch.rand(num_features)
+        w = torch.randn(num_features, dim, device=z.device)
+        w = w * torch.randn(num_features, 1, device=z.device)
+        b = 2 * math.pi * torch.rand(num_features, device=z.device)
         draws.append((2 / num_features) ** 0.5 * torch.cos((z / scale) @ w.T + b))
     of_images = draws[0].sum(dim=0)
     zy = of_images.square().sum() / (n * (num_views - 1))
@@ -31,9 +32,10 @@ def hsic_features(z, scale, num_features):
 def scale_gradient(z, scale):
     num_views, batch, dim = z.shape
     samples = [
-        z[:, torch.randint(batch, (1024 // num_views,))].reshape(-1, dim)
+        z[:, torch.randint(batch, (1024 // num_views,), device=z.device)]
         for _ in range(2)
     ]
+    samples = [sample.reshape(-1, dim) for sample in samples]
     # The rows are of length 1.
     s = 2 - 2 * samples[0] @ samples[1].T
     return (1 / scale - 3 * scale / (s + scale**2)).mean()

@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_number, check_rank, check_that
+from keras_kssl._precision import matmul
 from keras_kssl.profiles import legendre_coefficients
 
 __all__ = [
@@ -58,10 +59,10 @@ def inner_products(x):
         if upstream is None:
             (upstream,) = args
         if replicas.count() > 1:
-            return 2.0 * ops.matmul(upstream, every)
-        return ops.matmul(upstream + ops.transpose(upstream), x)
+            return 2.0 * matmul(upstream, every)
+        return matmul(upstream + ops.transpose(upstream), x)
 
-    return ops.matmul(x, ops.transpose(every)), gradient
+    return matmul(x, ops.transpose(every)), gradient
 
 
 @ops.custom_gradient
@@ -74,9 +75,9 @@ def second_moments(x):
     def gradient(*args, upstream=None):
         if upstream is None:
             (upstream,) = args
-        return ops.matmul(x, upstream + ops.transpose(upstream))
+        return matmul(x, upstream + ops.transpose(upstream))
 
-    return ops.matmul(ops.transpose(x), x), gradient
+    return matmul(ops.transpose(x), x), gradient
 
 
 @ops.custom_gradient
@@ -103,7 +104,7 @@ def squared_distances(x, y=None):
         norms_y = replicas.global_rows(norms_x)
     else:
         y = ops.cast(y, x.dtype)
-        products = ops.matmul(x, ops.transpose(y))
+        products = matmul(x, ops.transpose(y))
         norms_x, norms_y = (ops.sum(ops.square(rows), axis=-1) for rows in (x, y))
     distances = norms_x[:, None] + norms_y[None, :] - 2.0 * products
     return ops.maximum(distances, 0.0)
@@ -240,7 +241,7 @@ class StationaryKernel(Kernel):
         frequencies = ops.cast(frequencies, x.dtype)
         phases = ops.cast(phases, x.dtype)
         width = ops.cast(self.width, x.dtype)
-        angles = ops.matmul(x / width, ops.transpose(frequencies)) + phases
+        angles = matmul(x / width, ops.transpose(frequencies)) + phases
         return (2.0 / frequencies.shape[0]) ** 0.5 * ops.cos(angles)
 
 
@@ -412,4 +413,4 @@ def _inner_products(x, y):
     x = at_least_float32(x)
     if y is None:
         return inner_products(x)
-    return ops.matmul(x, ops.transpose(ops.cast(y, x.dtype)))
+    return matmul(x, ops.transpose(ops.cast(y, x.dtype)))

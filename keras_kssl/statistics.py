@@ -13,6 +13,7 @@ from keras import ops
 from keras_kssl import replicas
 from keras_kssl._checks import check_integer, check_rank, check_that
 from keras_kssl._fusing import by_blocks
+from keras_kssl._precision import matmul
 from keras_kssl.kernels import (
     Zonal,
     at_least_float32,
@@ -214,7 +215,7 @@ def hsic_from_features(features_1, features_2, num_regularized=None):
     mean_1 = ops.stop_gradient(total_1 / n_regularized)
     mean_2 = ops.stop_gradient(total_2 / n_regularized)
     covariance = sum(
-        ops.matmul(ops.transpose(view_1 - mean_1), view_2 - mean_2)
+        matmul(ops.transpose(view_1 - mean_1), view_2 - mean_2)
         for view_1, view_2 in zip(kept_1, kept_2, strict=True)
     )
     covariance = replicas.global_sum(covariance) / n_regularized
@@ -288,9 +289,9 @@ def _sum_of_values(kernel):
         def of_block(rows):
             scale, is_scaled = _scales(rows)
             rows = rows * scale[:, None]
-            products = ops.matmul(rows, ops.transpose(every)) * column_scale
+            products = matmul(rows, ops.transpose(every)) * column_scale
             values, slope = kernel.with_slope(products, z.shape[-1])
-            slope = 2.0 * ops.matmul(slope * column_scale, every)
+            slope = 2.0 * matmul(slope * column_scale, every)
             return ops.sum(values), _gradient_of_scaled(slope, rows, scale, is_scaled)
 
         value, slope = by_blocks(of_block, z, _num_blocks(*z.shape, every.shape[0]))

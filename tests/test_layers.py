@@ -14,6 +14,7 @@ pytestmark = pytest.mark.any_backend
 EPSILON, MOMENTUM = 1e-5, 0.9
 SHAPES = {
     "vectors": (7, 5),
+    "many vectors": (40, 5),
     "maps": (3, 4, 6, 5),
     "one row": (1, 5),
     "one channel": (4, 3, 3, 1),
@@ -84,6 +85,21 @@ def test_training_is_the_definition_with_its_gradient_and_averages(shape):
     expected = gamma / deviation * expected
     scale = max(np.abs(expected).max(), np.abs(gamma / deviation).max())
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("odd_ones", [0, 8, 20])
+def test_statistics_keep_their_digits_where_means_are_large(size, odd_ones):
+    """Also where the images that a first guess comes from are far from all others."""
+    if size == "large":
+        pytest.skip("TensorFlow's kernel adds up in its own way")
+    x = np.random.default_rng(0).normal(1000.0, 1.0, (400, 6)).astype("float32")
+    x[:: 400 // odd_ones if odd_ones else 1000] += 50.0 * bool(odd_ones)
+    layer = BatchNorm(momentum=0.0)
+    layer.build(x.shape)
+    layer(x, training=True)
+    exact = x.astype("float64")
+    np.testing.assert_allclose(layer.moving_mean, exact.mean(0), rtol=3e-7)
+    np.testing.assert_allclose(layer.moving_variance, exact.var(0), rtol=2e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 import threading
 
 import keras
@@ -905,3 +906,22 @@ def test_views_stacked_in_one_array_are_refused():
 def test_wrong_argument_is_named_in_the_error(error, argument, make):
     with pytest.raises(error, match=rf"`{argument}` must be .*Received: {argument}="):
         make()
+
+
+@pytest.mark.skipif(on_tensorflow, reason="TensorFlow has a switch for the process")
+@everything
+def test_products_of_matrices_keep_all_digits_on_every_device(make):
+    """Of JAX they would be told to on processors only, where they do anyway."""
+    import jax
+
+    objective = make()
+
+    def loss(*views):
+        with keras.StatelessScope():
+            return objective.terms(list(views), training=True)["loss"]
+
+    views = [np.random.default_rng(i).normal(size=(6, 5)) for i in range(2)]
+    program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(*views)
+    precisions = re.findall(r"dot_general\[.*?precision=(.*?)\n", str(program), re.S)
+    assert precisions
+    assert set(precisions) == {"(Precision.HIGHEST, Precision.HIGHEST)"}

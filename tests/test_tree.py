@@ -16,7 +16,7 @@ PACKAGE = ROOT / "keras_kssl"
 # stands behind it in EXTRA.
 LAYERS = (
     ("_checks", "_memory", "_seeds", "_versions", "replicas"),
-    ("_files", "_fusing", "progress", "micro_batches"),
+    ("_files", "_fusing", "_precision", "progress", "micro_batches"),
     ("profiles",),
     ("kernels",),
     ("statistics", "augment.image_ops"),

@@ -12,6 +12,7 @@ channels alike also take single channels, (B, H, W).
 from keras import ops
 
 from keras_kssl._checks import check_choice, check_integer, check_rank, check_that
+from keras_kssl._precision import matmul
 
 # ITU-R BT.601 luma as TensorFlow and torchvision round it; PIL has 0.299.
 GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
@@ -168,11 +169,11 @@ def resample(images, rows, columns):
     _, height, width, channels = images.shape
     resized = rows.shape[1]
     images = ops.reshape(images, (-1, height, width * channels))
-    images = ops.reshape(ops.matmul(rows, images), (-1, resized, width, channels))
+    images = ops.reshape(matmul(rows, images), (-1, resized, width, channels))
     images = ops.reshape(
         ops.transpose(images, (0, 2, 1, 3)), (-1, width, resized * channels)
     )
-    images = ops.matmul(columns, images)
+    images = matmul(columns, images)
     images = ops.reshape(images, (-1, columns.shape[1], resized, channels))
     return ops.transpose(images, (0, 2, 1, 3))
 

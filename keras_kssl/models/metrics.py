@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_kssl._precision import matmul
 from keras_kssl.statistics import rank_of_spectrum
 
 _MAX_COORDINATES = 512
@@ -34,7 +35,7 @@ class EffectiveRank(keras.metrics.Metric):
 
     def update_state(self, embeddings):
         z = ops.cast(embeddings[:, : self.num_coordinates], "float32")
-        moments = ops.matmul(ops.transpose(z), z)
+        moments = matmul(ops.transpose(z), z)
         self.second_moments.assign(self.second_moments + moments)
 
     def result(self):

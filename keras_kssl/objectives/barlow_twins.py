@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_number
+from keras_kssl._precision import matmul
 from keras_kssl.kernels import at_least_float32, inner_products
 from keras_kssl.objectives.objective import Objective
 
@@ -82,7 +83,7 @@ def _invariance(z_1, z_2):
 def _redundancy(z_1, z_2):
     rows, dim = z_1.shape
     if rows is None or dim < rows * replicas.count():
-        correlations = replicas.global_sum(ops.matmul(ops.transpose(z_1), z_2))
+        correlations = replicas.global_sum(matmul(ops.transpose(z_1), z_2))
         others = ops.where(ops.eye(dim, dtype="bool"), 0.0, correlations)
         return ops.sum(ops.square(others))
     products = ops.sum(inner_products(z_1) * inner_products(z_2))

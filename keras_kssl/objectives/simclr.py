@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_kssl import replicas
 from keras_kssl._checks import check_number
+from keras_kssl._precision import matmul
 from keras_kssl.objectives.objective import Objective
 from keras_kssl.statistics import unit_rows
 
@@ -62,7 +63,7 @@ class SimCLR(Objective):
         rows = ops.concatenate([z_1, z_2], axis=0)
         # A row's candidates weigh otherwise than the row weighs among theirs: not
         # `inner_products`, which on several replicas takes them to be alike.
-        logits = ops.matmul(rows, ops.transpose(replicas.global_rows(rows)))
+        logits = matmul(rows, ops.transpose(replicas.global_rows(rows)))
         count, candidates = ops.shape(logits)
         itself = replicas.my_number() * count + ops.arange(count)
         is_itself = ops.equal(itself[:, None], ops.arange(candidates)[None, :])
