@@ -121,7 +121,9 @@ def make(method, depth, size, projector, views, is_compiled):
         optimizer.step()
         if method == "ssl_hsic":
             with torch.no_grad():
-                scale.grad = -plain_torch.scale_gradient(z.detach(), scale)
+                slope = plain_torch.scale_gradient(z.detach().float(), scale)
+                # Autocast has its products in half precision.
+                scale.grad = -slope.float()
                 adam.step()
                 torch._foreach_lerp_(
                     list(target.parameters()), list(online.parameters()), 0.01
