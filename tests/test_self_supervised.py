@@ -771,3 +771,36 @@ def test_a_step_is_traced_once_for_all_epochs():
     for _ in range(2):
         model.fit(views_of_batch(), batch_size=8, epochs=2, verbose=0)
     assert len(traced) == 1
+
+
+@pytest.mark.parametrize("normalize_output", [False, True])
+def test_a_head_takes_views_together_and_normalises_them_one_by_one(normalize_output):
+    together, apart = (
+        models.MLPHead((6, 7), 5, normalize_output=normalize_output, seed=1)
+        for _ in range(2)
+    )
+    rng = np.random.default_rng(0)
+    views = [rng.normal(v, 1.0 + v, (4, 3)).astype("float32") for v in range(3)]
+    weights = rng.normal(size=(4, 3, 5)).astype("float32")
+
+    def of_all(*views):
+        return together(ops.stack(views, axis=1), training=True)
+
+    def of_each(*views):
+        return ops.stack([apart(view, training=True) for view in views], axis=1)
+
+    def slopes(outputs):
+        def total(*views):
+            # What a gradient on JAX traces must not stay in the running averages.
+            with keras.StatelessScope():
+                return ops.sum(weights * outputs(*views))
+
+        return value_and_gradients(total, *views)[1]
+
+    np.testing.assert_allclose(of_all(*views), of_each(*views), rtol=1e-4, atol=1e-5)
+    for one, other in zip(slopes(of_all), slopes(of_each), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert together.compute_output_shape((4, 3, 3)) == (4, 3, 5)
+    moved = zip(together.variables, apart.variables, strict=True)
+    for one, other in moved:
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

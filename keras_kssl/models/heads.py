@@ -1,7 +1,7 @@
 """Projection and prediction heads: the layers between an encoder and its objective."""
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from keras_kssl._checks import check_integer
 from keras_kssl._seeds import derived_seed
@@ -22,8 +22,15 @@ class MLPHead(layers.Layer):
             it, and without a target network, small runs were seen to collapse.
         seed: integer seed of the initial weights; `None` draws one.
 
-    Input (B, features), output (B, output_units).
+    Input (B, features), output (B, output_units); or (B, V, features) and (B, V,
+    output_units) for V views of each image, which go through each Dense layer together
+    and through batch normalisation view by view. Where the head is large and the batch
+    small, reading, adding up and writing arrays of the size of its kernels takes the
+    time, and that is once for all views then.
     """
+
+    # For models that embed several views.
+    takes_views = True
 
     def __init__(
         self,
@@ -71,17 +78,24 @@ class MLPHead(layers.Layer):
             )
 
     def build(self, input_shape):
+        shape = (input_shape[0], input_shape[-1])
         for step in self.steps:
-            step.build(input_shape)
-            input_shape = step.compute_output_shape(input_shape)
+            step.build(shape)
+            shape = step.compute_output_shape(shape)
 
     def call(self, inputs, training=False):
+        num_views = inputs.shape[1] if len(inputs.shape) == 3 else None
         outputs = inputs
         for step in self.steps:
-            takes_training = isinstance(step, layers.BatchNormalization)
-            outputs = (
-                step(outputs, training=training) if takes_training else step(outputs)
-            )
+            if isinstance(step, layers.BatchNormalization):
+                outputs = _by_view(step, outputs, num_views, training)
+            elif num_views is None:
+                outputs = step(outputs)
+            else:
+                # The views of an image side by side: a batch that is shared out over
+                # devices stays where it is.
+                rows = step(ops.reshape(outputs, (-1, outputs.shape[-1])))
+                outputs = ops.reshape(rows, (-1, num_views, rows.shape[-1]))
         return outputs
 
     def compute_output_shape(self, input_shape):
@@ -95,3 +109,10 @@ class MLPHead(layers.Layer):
             "normalize_output": self.normalize_output,
             "seed": self.seed,
         }
+
+
+def _by_view(norm, inputs, num_views, training):
+    if num_views is None:
+        return norm(inputs, training=training)
+    views = [norm(inputs[:, v], training=training) for v in range(num_views)]
+    return ops.stack(views, axis=1)

@@ -232,25 +232,43 @@ class SelfSupervisedModel(SavesSeedState, FitsBatches, keras.Model):
             features = self._encode(self.encoder, view, training)
             return features, self.embed_features(features, training)
 
-        features, embeddings = zip(*self.each_view(embed_view, views), strict=True)
-        return {"embeddings": list(embeddings), "features": features[0]}
+        if self._has_small_views or not self._heads_take_views:
+            features, embeddings = zip(*self.each_view(embed_view, views), strict=True)
+            return {"embeddings": list(embeddings), "features": features[0]}
+        features = [self._encode(self.encoder, view, training) for view in views]
+        together = self.embed_features(ops.stack(features, axis=1), training)
+        embeddings = [together[:, v] for v in range(len(views))]
+        return {"embeddings": embeddings, "features": features[0]}
 
     def embed_features(self, features, training):
-        """Online embeddings of features."""
+        """Online embeddings of features (B, D), or (B, V, D) by heads of views."""
         return self.projector(features, training=training)
 
     def each_view(self, function, views):
         """What a function gives for each view; together for those of one size, see the
         class, where there are small ones."""
+        if self._has_small_views:
+            return of_equal_sizes(function, views)
+        return [function(view) for view in views]
+
+    @property
+    def online_heads(self):
+        """Layers that `embed_features` runs."""
+        return [self.projector]
+
+    @property
+    def _heads_take_views(self):
+        return all(getattr(head, "takes_views", False) for head in self.online_heads)
+
+    @property
+    def _has_small_views(self):
         policy = self.augment
-        if policy is None or policy.num_global_views == policy.num_views:
-            return [function(view) for view in views]
-        return of_equal_sizes(function, views)
+        return policy is not None and policy.num_global_views < policy.num_views
 
     @property
     def embedding_layers(self):
         """Layers that `embed` runs."""
-        return [self.encoder, self.projector]
+        return [self.encoder, *self.online_heads]
 
     @property
     def averaged_variables(self):

@@ -89,6 +89,11 @@ class TargetNetworkModel(SelfSupervisedModel):
         ]
         return {**outputs, "embeddings": embeddings}
 
+    @property
+    def online_heads(self):
+        heads = super().online_heads
+        return heads if self.predictor is None else [*heads, self.predictor]
+
     def embed_features(self, features, training):
         projections = super().embed_features(features, training)
         if self.predictor is None:
@@ -100,7 +105,7 @@ class TargetNetworkModel(SelfSupervisedModel):
         layers = super().embedding_layers
         if self.predictor is None:
             return layers
-        return [*layers, self.predictor, self.target_encoder, self.target_projector]
+        return [*layers, self.target_encoder, self.target_projector]
 
     @property
     def averaged_variables(self):
