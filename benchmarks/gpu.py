@@ -5,8 +5,8 @@
 
 ResNet-50 at 224, views on the device; "with views" makes them there from uint8 images
 of 256 pixels in host memory, as training from arrays does. Memory is that of the
-device. The small cases show on any machine that the suite runs; without a GPU in
-float32.
+device. A variant of ResNet-50 compiles for one to two minutes. The small cases show on
+any machine that the suite runs; without a GPU in float32.
 
 The second command looks for the largest batch, a power of two, whose step fits, as it
 is and in eight parts (gradient caching), each try in a process of its own.

@@ -239,10 +239,21 @@ def _machine():
         cpu = names[0] if names else cpu
     return {
         "cpu": cpu,
+        "gpus": _gpus(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def _gpus():
+    """Names and drivers of NVIDIA's devices; none where their tool is not installed."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        run = subprocess.run(query, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return []
+    return run.stdout.splitlines()
 
 
 def write(result):

@@ -11,7 +11,7 @@ from keras_kssl._fusing import fused_batch_norm
 
 # Numbers in an array from which on the fused kernel takes less time.
 _FEWEST_NUMBERS = 2**16
-# Every so manieth image gives the number that is near the mean, at least so many do.
+# Images that give the number near the mean: at most so far apart, at least so many.
 _SHIFT_STRIDE, _SHIFT_IMAGES = 16, 8
 
 
@@ -80,8 +80,6 @@ class BatchNorm(keras.layers.BatchNormalization):
     def _has_shift(self, inputs):
         return (
             keras.backend.backend() == "jax"
-            # Some of the images of every device would have to be sent to all.
-            and replicas.num_replicas() == 1
             and not self.renorm
             and inputs.shape[0] is not None
             and self.axis % len(inputs.shape) > 0
@@ -95,8 +93,8 @@ class BatchNorm(keras.layers.BatchNormalization):
         """
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         axes = [i for i in range(len(x.shape)) if i != self.axis % len(x.shape)]
-        stride = max(1, min(_SHIFT_STRIDE, x.shape[0] // _SHIFT_IMAGES))
-        shift = ops.stop_gradient(ops.mean(x[::stride], axis=axes, keepdims=True))
+        some = x[:: _shift_stride(x.shape[0])]
+        shift = ops.stop_gradient(ops.mean(some, axis=axes, keepdims=True))
         x = x - shift
         mean = ops.mean(x, axis=axes, keepdims=True)
         variance = ops.mean(ops.square(x), axis=axes, keepdims=True) - ops.square(mean)
@@ -128,6 +126,19 @@ class BatchNorm(keras.layers.BatchNormalization):
             (self.moving_variance, variance),
         ):
             moving.assign(self.momentum * moving + (1.0 - self.momentum) * value)
+
+
+def _shift_stride(num_images):
+    """How far the images are apart that give the number near the mean.
+
+    A divisor of the images that a device has of a batch: none goes to another device.
+    """
+    distribution = keras.distribution.distribution()
+    count = 1 if distribution is None else math.prod(distribution.device_mesh.shape)
+    stride = math.gcd(_SHIFT_STRIDE, max(1, num_images // count))
+    while stride * _SHIFT_IMAGES > num_images and stride > 1:
+        stride //= 2
+    return stride
 
 
 def normalize_by_global_batch(layer):
