@@ -699,6 +699,7 @@ def test_too_many_broken_images_end_a_run_with_their_list(tmp_path):
     assert summary["broken_images"] == 6
 
 
+@pytest.mark.slow
 def test_out_of_memory_says_which_batch_fits(photos, tmp_path, monkeypatch):
     usual, tried = data.Batches.at, []
 
