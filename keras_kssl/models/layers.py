@@ -23,13 +23,13 @@ class BatchNorm(keras.layers.BatchNormalization):
     mean, then the mean squared distance from it. Keras's own synchronised form takes
     three and computes E[x^2] - E[x]^2, which loses digits where the mean is large.
 
-    On one device it computes what Keras's layer does, reading the inputs once instead
-    of twice for their statistics: on JAX as exactly, by sums of what is near the mean;
-    on TensorFlow by the fused kernel that it has for maps and vectors in at most
-    float32, unless they have fewer than 65,536 numbers. The kernel adds up in float32,
-    number by number: its outputs and gradients are two to three times as far from those
-    in float64 as Keras's (5e-6 of their size where 100,000 numbers share a mean, 1e-6
-    where 25,000 do).
+    Elsewhere it computes what Keras's layer does, reading the inputs once instead of
+    twice for their statistics: on JAX, on any number of devices, as exactly, by sums of
+    what is near the mean; on TensorFlow, on one, by the fused kernel that it has for
+    maps and vectors in at most float32, unless they have fewer than 65,536 numbers. The
+    kernel adds up in float32, number by number: its outputs and gradients are two to
+    three times as far from those in float64 as Keras's (5e-6 of their size where
+    100,000 numbers share a mean, 1e-6 where 25,000 do).
 
     Args:
         momentum, epsilon: default 0.9 and 1e-5.
