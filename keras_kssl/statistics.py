@@ -110,57 +110,72 @@ def hsic_from_gram(gram, num_views, num_regularized=None):
     )
     images = ops.shape(gram)[0] // num_views
     by_view = ops.reshape(gram, (num_views, images, columns))
-    return hsic_from_gram_rows(by_view, num_regularized)
+    return hsic_from_gram_rows([by_view[v] for v in range(num_views)], num_regularized)
 
 
 def hsic_from_gram_rows(gram, num_regularized):
-    """`hsic_from_gram` of rows (M, B, M B), view by view, on replicas (M, B, N M B).
+    """`hsic_from_gram` of each view's rows: M arrays (B, M B), on replicas (B, N M B).
 
     The batch stays an axis of its own: where it is shared out over devices, nothing of
-    the size of the matrix goes from one to another.
+    the size of the matrix goes from one to another. A view's rows are few enough for
+    a cache where the matrix is not, and cost no pass back if they have no gradient.
     """
-    num_views, images, columns = ops.shape(gram)
+    num_views, (images, columns) = len(gram), ops.shape(gram[0])
     # Columns come replica by replica, each view by view.
     rows = num_views * images
     column = ops.arange(columns)
     column_image = (column // rows) * images + column % rows % images
     row_image = replicas.my_number() * images + ops.arange(images)
     same_image = ops.equal(row_image[:, None], column_image[None, :])
-    regularized = gram
+    regularized = gram[:num_regularized]
     if num_regularized < num_views:
         kept = images * num_regularized
-        shape = (num_regularized, images, replicas.count(), rows)
-        blocks = ops.reshape(gram[:num_regularized], shape)
-        shape = (num_regularized, images, replicas.count() * kept)
-        regularized = ops.reshape(blocks[..., :kept], shape)
+        shape = (images, replicas.count() * kept)
+        regularized = [
+            ops.reshape(
+                ops.reshape(view, (images, replicas.count(), rows))[..., :kept], shape
+            )
+            for view in regularized
+        ]
+    # Sums of a stack: many scalars one by one are added by TensorFlow in any order.
+    similarity = ops.stack([ops.sum(ops.where(same_image, view, 0.0)) for view in gram])
     similarity, squares = replicas.global_sum(
-        [ops.sum(ops.where(same_image, gram, 0.0)), _squares_of_centred(regularized)]
+        [ops.sum(similarity), _squares_of_centred(regularized)]
     )
-    mean = replicas.global_mean(ops.mean(gram))
+    mean = replicas.global_mean(ops.mean(ops.stack([ops.mean(view) for view in gram])))
     n, n_regularized = (
-        ops.cast(ops.shape(matrix)[-1], gram.dtype) for matrix in (gram, regularized)
+        ops.cast(ops.shape(views[0])[-1], mean.dtype) for views in (gram, regularized)
     )
     hsic_zy = similarity / (n * (num_views - 1)) - mean
     return hsic_zy, squares / ops.square(n_regularized)
 
 
-@ops.custom_gradient
 def _squares_of_centred(gram):
-    """Sum of the squares of H K H, of rows (M, B, n); on replicas of the own ones.
+    """Sum of the squares of H K H, of each view's rows; on replicas of the own ones."""
+    # What is left of the matrix sums to zero, so that no gradient goes through a mean.
+    row_means = [ops.stop_gradient(ops.mean(view, axis=-1)) for view in gram]
+    column_means = replicas.global_rows(ops.concatenate(row_means))
+    column_means = column_means - ops.mean(column_means)
+    return ops.sum(
+        ops.stack(
+            [
+                _sum_of_squares(view - means[:, None] - column_means)
+                for view, means in zip(gram, row_means, strict=True)
+            ]
+        )
+    )
 
-    H is a projection, so that the gradient is 2 H K H.
-    """
-    row_means = ops.mean(gram, axis=-1)
-    column_means = replicas.global_rows(ops.reshape(row_means, (-1,)))
-    centred = gram - row_means[..., None] - column_means
-    centred = centred + ops.mean(column_means)
+
+@ops.custom_gradient
+def _sum_of_squares(x):
+    """Sum of the squares of an array, whose gradient is one pass over it."""
 
     def gradient(*args, upstream=None):
         if upstream is None:
             (upstream,) = args
-        return 2.0 * upstream * centred
+        return 2.0 * upstream * x
 
-    return ops.sum(ops.square(centred)), gradient
+    return ops.sum(ops.square(x)), gradient
 
 
 def hsic_from_features(features_1, features_2, num_regularized=None):

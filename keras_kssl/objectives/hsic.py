@@ -143,7 +143,11 @@ class HSIC(SavesSeedState, Objective):
         if self._learns_scale:
             terms["kernel_scale"] = ops.copy(self.scale)
             if training:
-                slope = ops.mean(kernel.log_slope_gradient(distances))
+                slope = ops.mean(
+                    ops.stack(
+                        [ops.mean(kernel.log_slope_gradient(s)) for s in distances]
+                    )
+                )
                 # Of the Gram matrix this replica has its rows only.
                 self._ascend(replicas.global_mean(slope) if is_exact else slope)
         return terms
@@ -157,12 +161,12 @@ class HSIC(SavesSeedState, Objective):
         every = replicas.global_rows(ops.reshape(every, (-1, every.shape[-1])))
         rows = [doubled_gradient(z) for z in views]
         if not self._has_random_features:
-            gram = ops.stack([kernel(z, every) for z in rows])
+            gram = [kernel(z, every) for z in rows]
             return *hsic_from_gram_rows(gram, regularized), None
-        distances = ops.stack([squared_distances(z, every) for z in rows])
-        gram = kernel.from_squared_distances(distances)
+        distances = [squared_distances(z, every) for z in rows]
+        gram = [kernel.from_squared_distances(view) for view in distances]
         terms = hsic_from_gram_rows(gram, regularized)
-        return *terms, ops.stop_gradient(distances)
+        return *terms, [ops.stop_gradient(view) for view in distances]
 
     def _estimated(self, kernel, views, regularized, training):
         frequencies, phases = kernel.sample_frequencies(
@@ -178,7 +182,7 @@ class HSIC(SavesSeedState, Objective):
         zy, zz = hsic_from_features(*zip(*draws, strict=True), regularized)
         if not (self._learns_scale and training):
             return zy, zz, None
-        return zy, zz, self._sampled_distances(views)
+        return zy, zz, [self._sampled_distances(views)]
 
     def _sampled_distances(self, views):
         """Squared distances between two samples of rows, all views alike."""
