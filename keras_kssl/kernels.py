@@ -102,11 +102,13 @@ def squared_distances(x, y=None):
         products = inner_products(x)
         norms_x = ops.diagonal(_own_columns(products))
         norms_y = replicas.global_rows(norms_x)
+        distances = norms_x[:, None] + norms_y[None, :] - 2.0 * products
     else:
         y = ops.cast(y, x.dtype)
-        products = matmul(x, ops.transpose(y))
         norms_x, norms_y = (ops.sum(ops.square(rows), axis=-1) for rows in (x, y))
-    distances = norms_x[:, None] + norms_y[None, :] - 2.0 * products
+        # The factor on the rows, not on the products: fewer passes over the matrix.
+        products = matmul(-2.0 * x, ops.transpose(y))
+        distances = products + norms_x[:, None] + norms_y[None, :]
     return ops.maximum(distances, 0.0)
 
 
