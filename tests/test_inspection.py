@@ -131,6 +131,7 @@ def test_a_preview_shows_the_image_that_stands_for_a_broken_one(folder, tmp_path
     preview.draw(source, vicreg(size=8), tmp_path / "a.png", count=15)
 
 
+@pytest.mark.any_backend
 def test_a_preview_shows_images_and_two_views_of_each(folder, tmp_path, capsys):
     path = tmp_path / "out" / "views.png"
     arguments = ["preview", "--data", f"folder:{folder}", "--out", str(path)]

@@ -63,6 +63,7 @@ def judged(encoder, out, folder, sets, **options):
     return found, lines
 
 
+@pytest.mark.any_backend
 def test_sets_are_judged_and_what_is_missing_is_named(encoder, folder, tmp_path):
     found, lines = judged(
         encoder,
