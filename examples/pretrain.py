@@ -76,7 +76,7 @@ def main(arguments=None):
         warmup_steps=steps // 10,
         total_steps=steps,
     )
-    optimizers = {"adam": keras.optimizers.Adam, "lars": kssl.optimizers.LARS}
+    optimizers = {"adam": kssl.optimizers.Adam, "lars": kssl.optimizers.LARS}
     # XLA's convolutions on a CPU are several times slower than TensorFlow's own.
     jit_compile = keras.backend.backend() == "jax"
     model.compile(optimizers[options.optimizer](schedule), jit_compile=jit_compile)

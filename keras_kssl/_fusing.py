@@ -187,11 +187,14 @@ def squared_norm(x):
     return ops.sum(ops.square(x))
 
 
-def has_fused_momentum(variable, buffer):
-    """Whether `fused_momentum` can move a variable: of TensorFlow, at least float32."""
+def has_fused_update(*variables):
+    """Whether one kernel can move a variable and what an optimizer keeps beside it.
+
+    So it is in TensorFlow, where all are float32 or all float64.
+    """
     if keras.backend.backend() != "tensorflow":
         return False
-    dtypes = {keras.backend.standardize_dtype(v.dtype) for v in (variable, buffer)}
+    dtypes = {keras.backend.standardize_dtype(v.dtype) for v in variables}
     return dtypes in ({"float32"}, {"float64"})
 
 
@@ -203,14 +206,42 @@ def fused_momentum(variable, buffer, gradient, learning_rate, momentum, nesterov
     """
     import tensorflow as tf
 
-    variable, buffer = (
-        v.value if isinstance(v, keras.Variable) else v for v in (variable, buffer)
-    )
+    variable, buffer = _handles(variable, buffer)
     tf.raw_ops.ResourceApplyMomentum(
-        var=variable.handle,
-        accum=buffer.handle,
-        lr=tf.cast(learning_rate, variable.dtype),
-        grad=tf.cast(gradient, variable.dtype),
+        var=variable,
+        accum=buffer,
+        lr=learning_rate,
+        grad=tf.convert_to_tensor(gradient),
         momentum=momentum,
         use_nesterov=nesterov,
     )
+
+
+def fused_adam(variable, momentum, velocity, gradient, learning_rate, decays, options):
+    """Adam's update of a variable and of both moments, in place, by one kernel.
+
+    Args:
+        decays: beta_1 and beta_2 to the power of the steps, this one included.
+        options: beta_1, beta_2 and epsilon.
+    """
+    import tensorflow as tf
+
+    variable, momentum, velocity = _handles(variable, momentum, velocity)
+    beta_1, beta_2, epsilon = options
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable,
+        m=momentum,
+        v=velocity,
+        beta1_power=decays[0],
+        beta2_power=decays[1],
+        lr=learning_rate,
+        beta1=beta_1,
+        beta2=beta_2,
+        epsilon=epsilon,
+        grad=tf.convert_to_tensor(gradient),
+    )
+
+
+def _handles(*variables):
+    values = (v.value if isinstance(v, keras.Variable) else v for v in variables)
+    return [value.handle for value in values]

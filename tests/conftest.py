@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import tempfile
 
+import keras
 import numpy as np
 import pytest
 
@@ -22,6 +23,22 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)
+
+
+def pytest_configure(config):
+    """Programs as they are traced, but for the slow tests and processes of their own.
+
+    To rewrite a program that runs a few times takes TensorFlow longer than to run it.
+    """
+    if keras.backend.backend() == "tensorflow" and is_quick(config):
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def is_quick(config):
+    """Whether tests that take long are left out."""
+    return "not slow" in config.option.markexpr
 
 
 @pytest.fixture(scope="session")

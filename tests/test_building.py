@@ -325,7 +325,7 @@ def test_optimizer_is_that_of_the_recipe(of, method):
     lars, adam = of[method].optimizer, built(method, optimizer="adam").optimizer
     assert type(lars) is optimizers.LARS
     assert lars.get_config()["weight_decay"] == 1e-3
-    assert type(adam) is keras.optimizers.Adam
+    assert type(adam) is optimizers.Adam
     assert adam.weight_decay is None
 
 

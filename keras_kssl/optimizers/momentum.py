@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_kssl._checks import check_number, check_that
-from keras_kssl._fusing import fused_momentum, has_fused_momentum
+from keras_kssl._fusing import fused_momentum, has_fused_update
 
 
 @keras.saving.register_keras_serializable(package="keras_kssl")
@@ -73,10 +73,13 @@ def move(
 
     What is not float64 is computed in float32.
     """
-    if has_fused_momentum(variable, buffer):
+    dtype = keras.backend.result_type(variable.dtype, "float32")
+    if has_fused_update(variable, buffer):
+        gradient, learning_rate = (
+            ops.cast(x, dtype) for x in (gradient, learning_rate)
+        )
         fused_momentum(variable, buffer, gradient, learning_rate, momentum, nesterov)
         return
-    dtype = keras.backend.result_type(variable.dtype, "float32")
     value, moved, gradient, learning_rate = (
         ops.cast(x, dtype) for x in (variable, buffer, gradient, learning_rate)
     )

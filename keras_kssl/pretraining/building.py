@@ -159,7 +159,7 @@ def _optimizer(recipe, total_steps):
         final_fraction=recipe.final_fraction,
     )
     if recipe.optimizer == "adam":
-        return keras.optimizers.Adam(schedule)
+        return optimizers.Adam(schedule)
     return optimizers.LARS(schedule, weight_decay=recipe.weight_decay)
 
 
