@@ -29,7 +29,9 @@ def scaled(**options):
     return keras.optimizers.LossScaleOptimizer(plain(), **options)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [pytest.param(False, marks=pytest.mark.any_backend), True]
+)
 @pytest.mark.parametrize(
     "make",
     [

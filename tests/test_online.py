@@ -154,7 +154,8 @@ def make_ssl(average_decay=0.9):
     ]
     model = models.SSLHSIC(
         encoder,
-        augment=augment.byol(8),
+        # No colours: they take longest to compile.
+        augment=augment.Policy([augment.View(8, flip=0.5)] * 2),
         objective=objectives.HSIC(**options),
         projector=heads[0],
         predictor=heads[1],

@@ -221,6 +221,7 @@ def neutral(name, batch=6):
     }
 
 
+@pytest.mark.any_backend
 @every_random_policy
 def test_neutral_parameters_return_the_image(name):
     policy = augment.Policy([getattr(augment, name)(HEIGHT).views[0]])
@@ -277,6 +278,7 @@ def test_jitter_in_any_order_is_the_operations_one_by_one(style, operation):
         np.testing.assert_allclose(actual[i], to_numpy(image)[0], atol=2e-5)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["byol", "vicreg"])
 def test_a_view_is_crop_flip_jitter_gray_blur_solarize_in_that_order(name):
     view = getattr(augment, name)(20).views[1]
@@ -405,6 +407,7 @@ def test_coins_fall_with_their_probabilities(name, blur, solarize):
             assert abs(parameters["solarize"].mean() - solarize[view]) < spread
 
 
+@pytest.mark.any_backend
 def test_parameters_of_an_image_are_independent():
     columns = {}
     for view, parameters in enumerate(draw(POLICIES["auh"])):

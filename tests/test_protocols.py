@@ -543,6 +543,7 @@ def test_features_are_extracted_once_and_labels_matched_by_name():
     assert test_y.tolist() == [0, 1]
 
 
+@pytest.mark.any_backend
 def test_dense_tasks_are_protocols_too(capsys):
     images, masks, _, _ = shapes(8)
     train = dense.DenseSet("segmentation", images, masks)
