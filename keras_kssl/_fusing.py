@@ -211,7 +211,7 @@ def fused_momentum(variable, buffer, gradient, learning_rate, momentum, nesterov
         var=variable,
         accum=buffer,
         lr=learning_rate,
-        grad=tf.convert_to_tensor(gradient),
+        grad=gradient,
         momentum=momentum,
         use_nesterov=nesterov,
     )
@@ -238,7 +238,7 @@ def fused_adam(variable, momentum, velocity, gradient, learning_rate, decays, op
         beta1=beta_1,
         beta2=beta_2,
         epsilon=epsilon,
-        grad=tf.convert_to_tensor(gradient),
+        grad=gradient,
     )
 
 

@@ -476,6 +476,58 @@ def test_exact_hsic_equals_the_recorded_definition(golden, case, learn_scale):
 
 
 @pytest.mark.parametrize(
+    ("kernel", "of_squared_distances"),
+    [
+        (kernels.InverseMultiquadric(0.7), lambda s: 0.7 / np.sqrt(0.49 + s)),
+        # P_2 in four dimensions is (4 t² - 1) / 3.
+        (
+            kernels.Zonal((1.0, 3.0)),
+            lambda s: (1 - s / 2) + 4.0 * (1 - s / 2) ** 2 - 1.0,
+        ),
+    ],
+    ids=["inverse multiquadric", "zonal"],
+)
+@pytest.mark.parametrize("num_global", [2, 3])
+def test_gradients_of_exact_hsic_are_those_of_the_definition(
+    kernel, of_squared_distances, num_global
+):
+    """A view that has no gradient, as of a target network, is one of all the same."""
+    shape = 3, 5, 4
+    views = np.random.default_rng(0).normal(size=shape).astype("float32")
+
+    def definition(views):
+        z = views / np.linalg.norm(views, axis=-1, keepdims=True)
+        z = z.reshape(-1, shape[-1])
+        distances = np.sum((z[:, None] - z[None]) ** 2, axis=-1)
+        gram = of_squared_distances(distances)
+        blocks = gram.reshape(3, 5, 3, 5)
+        same = np.einsum("viwi->", blocks)
+        zy = same / (5 * 3 * 2) - gram.mean()
+        kept = gram[: 5 * num_global, : 5 * num_global]
+        centring = np.eye(len(kept)) - 1.0 / len(kept)
+        return 3.0 * np.sqrt(np.mean((centring @ kept @ centring) ** 2)) - zy
+
+    objective = objectives.HSIC(
+        estimator="gram", kernel=kernel, learn_scale=False, regularize_small=False
+    )
+
+    def loss(first, third):
+        middle = ops.convert_to_tensor(views[1])
+        return objective([first, middle, third], num_global=num_global)
+
+    value, gradients = value_and_gradients(loss, views[0], views[2])
+    exact = views.astype("float64")
+    assert float(value) == pytest.approx(definition(exact), rel=1e-4)
+    rng = np.random.default_rng(1)
+    for view, gradient in zip((0, 2), gradients, strict=True):
+        direction = np.zeros(shape)
+        direction[view] = rng.normal(size=shape[1:])
+        h = 1e-5 * direction
+        slope = (definition(exact + h) - definition(exact - h)) / 2e-5
+        assert np.sum(gradient * direction[view]) == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize(
     "kernel", [None, kernels.Gaussian(), kernels.Zonal((1.0, 2.0))]
 )
 @pytest.mark.parametrize("num_views", [2, 4])

@@ -16,6 +16,7 @@ import pytest
 
 from keras_kssl.models import layers
 from tests import replica_objectives, replica_runs
+from tests.conftest import is_quick
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ON_JAX = keras.backend.backend() == "jax"
@@ -76,7 +77,7 @@ def run(path, kind, count, workers, group):
 @pytest.fixture(scope="module")
 def group(request):
     """Which methods are trained: all of them with the slow tests."""
-    return "quick" if "not slow" in request.config.option.markexpr else "methods"
+    return "quick" if is_quick(request.config) else "methods"
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,27 @@ def test_hsic_from_gram_equals_the_definition(num_views):
     assert float(zz) == pytest.approx(hsic_zz_from_definition(gram), rel=1e-5)
 
 
+@pytest.mark.parametrize("num_regularized", [2, 3])
+def test_gradients_of_hsic_from_gram_are_those_of_the_definition(num_regularized):
+    num_views, num_images = 3, 4
+    n, kept = num_views * num_images, num_regularized * num_images
+    gram = np.random.default_rng(0).normal(size=(n, n)).astype("float32")
+    gram += gram.T
+
+    def total(gram):
+        zy, zz = statistics.hsic_from_gram(gram, num_views, num_regularized)
+        return 2.0 * zy + 5.0 * zz
+
+    _, (found,) = value_and_gradients(total, gram)
+    same_image = np.equal.outer(np.arange(n) % num_images, np.arange(n) % num_images)
+    expected = same_image / (num_images * num_views * (num_views - 1)) - 1.0 / n**2
+    expected = 2.0 * expected
+    centring = np.eye(kept) - 1.0 / kept
+    centred = centring @ gram[:kept, :kept] @ centring
+    expected[:kept, :kept] += 5.0 * 2.0 * centred / kept**2
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("case", HSIC_CASES)
 def test_exact_hsic_equals_the_recorded_definition(golden, case):
     arrays = golden(case)
