@@ -50,11 +50,14 @@ def fastest(function, *arrays):
         jax.block_until_ready(function(*arrays))
         times.append(time.perf_counter() - began)
     return min(times)
-side = 8192 if jax.default_backend() == "gpu" else 1024
+has_gpu = jax.default_backend() == "gpu"
+side = 8192 if has_gpu else 1024
 a = np.ones((side, side), np.bfloat16)
+# Large enough that a call's own time does not count.
+b = np.ones(2**30 if has_gpu else 2**24, np.bfloat16)
 print(json.dumps({
     "flops_per_second": 2 * side**3 / fastest(jax.jit(np.matmul), a, a),
-    "bytes_per_second": 2 * a.nbytes / fastest(jax.jit(lambda x: x + 1), a),
+    "bytes_per_second": 2 * b.nbytes / fastest(jax.jit(lambda x: x + 1), b),
 }))
 """
     run = subprocess.run(

@@ -59,7 +59,7 @@ CASES = [
 def views_of(size, batch):
     generator = np.random.default_rng(0)
     return tuple(
-        generator.random((batch, size, size, 3)).astype("float32") for _ in range(2)
+        generator.random((batch, size, size, 3), dtype=np.float32) for _ in range(2)
     )
 
 
