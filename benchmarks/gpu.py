@@ -23,17 +23,17 @@ from benchmarks import step
 # An epoch's end takes some milliseconds, which real ones share among more steps.
 STEPS = 30
 _LARGEST = 2**14
-_PROJECTORS = {"ssl_hsic": (4096, 256), "sfrik": (8192, 8192, 8192)}
+PROJECTORS = {"ssl_hsic": (4096, 256), "sfrik": (8192, 8192, 8192)}
 _VARIANTS = ("ours jax", "ours jax with views", "torch", "torch compiled")
 CASES = [
     *(
         step.case(method, 50, 224, batch, projector, _VARIANTS, STEPS)
-        for method, projector in _PROJECTORS.items()
+        for method, projector in PROJECTORS.items()
         for batch in (64, 128)
     ),
     *(
         step.case(method, 18, 32, 4, (64, 64), _VARIANTS, STEPS)
-        for method in _PROJECTORS
+        for method in PROJECTORS
     ),
 ]
 
@@ -165,7 +165,7 @@ def largest(method, parts, first, depth=50, size=224):
     found = (None, None)
     batch = first
     while batch <= _LARGEST:
-        arguments = (False, method, depth, size, batch, _PROJECTORS[method], parts, 2)
+        arguments = (False, method, depth, size, batch, PROJECTORS[method], parts, 2)
         program = (
             "from benchmarks import gpu\n"
             f"action = gpu._ours(*{arguments})\n"
@@ -188,7 +188,7 @@ def largest(method, parts, first, depth=50, size=224):
 
 
 def main():
-    for method in _PROJECTORS:
+    for method in PROJECTORS:
         for parts in (1, 8):
             batch, memory = largest(method, parts, first=256 * parts)
             print(f"{method}, {parts} parts: batch {batch}, {memory} MB", flush=True)

@@ -112,6 +112,33 @@ def _is_compiled_for_one_cpu(arrays):
     return False
 
 
+def relu_by_output(x):
+    """max(x, 0), whose slope, 1 where the output is above 0, is read off the output.
+
+    As JAX has it the slope comes from `x`. Where that is a sum of branches, XLA keeps
+    the branches instead and computes the sum again on the way back.
+    """
+    if keras.backend.backend() == "jax":
+        return _jax_relu()(x)
+    return ops.relu(x)
+
+
+@functools.cache
+def _jax_relu():
+    import jax
+
+    @jax.custom_jvp
+    def relu(x):
+        return jax.numpy.maximum(x, 0)
+
+    relu.defjvps(
+        lambda tangent, output, _: jax.numpy.where(
+            jax.lax.optimization_barrier(output) > 0, tangent, 0
+        )
+    )
+    return relu
+
+
 def by_blocks(function, x, count):
     """A sum over rows and rows like them, by blocks of rows, few in memory at a time.
 

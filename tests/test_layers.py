@@ -1,4 +1,6 @@
-"""Batch normalisation against its definition in double precision and Keras's layer."""
+"""Normalisation and ReLU against definitions in double precision and Keras's layers."""
+
+import re
 
 import keras
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_kssl.models import layers
-from keras_kssl.models.layers import BatchNorm
+from keras_kssl.models.layers import BatchNorm, SumReLU
 from tests.gradients import value_and_gradients
 
 pytestmark = pytest.mark.any_backend
@@ -96,10 +98,14 @@ def test_statistics_keep_their_digits_where_means_are_large(size, distance):
     x[::distance] += 50.0
     layer = BatchNorm(momentum=0.0)
     layer.build(x.shape)
-    layer(x, training=True)
+    outputs = layer(x, training=True)
     exact = x.astype("float64")
-    np.testing.assert_allclose(layer.moving_mean, exact.mean(0), rtol=2e-6)
-    np.testing.assert_allclose(layer.moving_variance, exact.var(0), rtol=2e-5)
+    mean, variance = exact.mean(0), exact.var(0)
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=2e-6)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=2e-5)
+    expected = normalised(exact, 1.0, 0.0, mean, variance)
+    # A float32 near 1000 is off by 3e-5, which is no more than its mean is.
+    np.testing.assert_allclose(outputs, expected, rtol=2e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -200,3 +206,67 @@ def test_the_fused_kernel_works_on_what_is_large_or_may_be(shape, training, size
     assert kinds((None, *shape[1:])).count("FusedBatchNormV3") == 1
     assert "SquaredDifference" not in kinds((None, *shape[1:]))
     assert kinds(shape).count("FusedBatchNormV3") == (1 if size == "large" else 0)
+
+
+only_on_jax = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="what JAX's program does"
+)
+
+
+@only_on_jax
+def test_a_step_takes_four_sums_over_a_map():
+    """Mean and square going forward; going back those of scale and offset."""
+    import jax
+
+    shape = (32, 4, 6, 5)
+    layer = BatchNorm()
+    layer.build(shape)
+
+    def total(x, gamma, beta):
+        variables = (gamma, beta, *layer.non_trainable_variables)
+        variables = [ops.convert_to_tensor(variable) for variable in variables]
+        outputs, _ = layer.stateless_call(
+            variables[:2], variables[2:], x, training=True
+        )
+        return ops.vdot(outputs, outputs)
+
+    x, _, gamma, beta = (array.astype("float32") for array in arrays(shape))
+    program = jax.make_jaxpr(jax.grad(total, argnums=(0, 1, 2)))(x, gamma, beta)
+    sums = [step for step in program.eqns if step.primitive.name == "reduce_sum"]
+    assert [step.invars[0].aval.shape for step in sums].count(shape) == 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_relu_of_a_sum_is_keras_relu_with_its_slopes(dtype):
+    values = [-np.inf, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 3.0, np.inf, np.nan]
+    x = ops.convert_to_tensor(np.array(values, "float32"))
+    upstream = ops.arange(1.0, 11.0)
+
+    def of(layer):
+        def total(x):
+            outputs = ops.cast(layer(x), "float32")
+            return ops.sum(ops.where(ops.isfinite(outputs), outputs * upstream, 0.0))
+
+        _, (gradient,) = value_and_gradients(total, x)
+        outputs = layer(x)
+        assert keras.backend.standardize_dtype(outputs.dtype) == dtype
+        return np.array(ops.cast(outputs, "float32")), np.array(gradient)
+
+    for ours, theirs in zip(
+        of(SumReLU(dtype=dtype)), of(keras.layers.ReLU(dtype=dtype)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@only_on_jax
+def test_slopes_of_a_relu_come_from_its_output():
+    """Else XLA computes the sum before it again, from all branches, going back."""
+    import jax
+
+    def both_ways(a, b, upstream):
+        outputs, back = jax.vjp(lambda a, b: SumReLU()(2.0 * a + b), a, b)
+        return outputs, back(upstream)
+
+    a = np.ones((64, 64), "float32")
+    program = jax.jit(both_ways).lower(a, a, a).compile().as_text()
+    assert re.findall(r" compare\(%(\w+?)[.\d]*,", program) == ["max"]

@@ -10,7 +10,7 @@ from keras_kssl._checks import (
     check_that,
 )
 from keras_kssl._seeds import derived_seed
-from keras_kssl.models.layers import BatchNorm, Normalize
+from keras_kssl.models.layers import BatchNorm, Normalize, SumReLU
 
 # Depth -> (blocks per stage, whether the blocks are bottlenecks).
 STAGES = {
@@ -227,7 +227,8 @@ class _Builder:
             add_residual = self.bottleneck if bottleneck else self.basic_block
             x = add_residual(x, channels, stride, prefix)
             last = block == block_count
-            x = self.relu(x, f"stage{stage}_output" if last else f"{prefix}_output")
+            name = f"stage{stage}_output" if last else f"{prefix}_output"
+            x = SumReLU(dtype=self.policy, name=name)(x)
         return x
 
     def basic_block(self, x, channels, stride, prefix):
