@@ -104,8 +104,9 @@ def test_statistics_keep_their_digits_where_means_are_large(size, distance):
     np.testing.assert_allclose(layer.moving_mean, mean, rtol=2e-6)
     np.testing.assert_allclose(layer.moving_variance, variance, rtol=2e-5)
     expected = normalised(exact, 1.0, 0.0, mean, variance)
-    # Numbers near 1000 in float32 are 6e-5 apart, and are multiplied before a sum.
-    np.testing.assert_allclose(outputs, expected, rtol=2e-5, atol=5e-4)
+    # Keras's form, TensorFlow's here, multiplies numbers near 1000 before it subtracts.
+    atol = 2e-4 if keras.backend.backend() == "jax" else 2e-3
+    np.testing.assert_allclose(outputs, expected, rtol=2e-5, atol=atol)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
