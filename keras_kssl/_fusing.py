@@ -139,6 +139,64 @@ def _jax_relu():
     return relu
 
 
+def max_pool(maps, padding):
+    """Maximum over windows of 3 x 3 at a stride of 2.
+
+    The gradient goes to the first of the largest of each window. JAX's own program
+    for it is slow: it scatters on GPUs, and goes number by number on a CPU.
+
+    Args:
+        maps: array (B, H, W, C).
+        padding: "valid" or "same".
+    """
+    # Programs for images of any size have sizes that are not numbers.
+    is_known = all(isinstance(size, int) for size in maps.shape[1:3])
+    if keras.backend.backend() == "jax" and is_known:
+        return _jax_max_pool()(_padded(maps) if padding == "same" else maps)
+    return ops.max_pool(maps, 3, 2, padding, data_format="channels_last")
+
+
+def _padded(maps):
+    """Maps with what "same" adds to a side: 1 after it if it is even, else 1 around."""
+    sides = [(size % 2, 1) for size in maps.shape[1:3]]
+    return ops.pad(maps, ((0, 0), *sides, (0, 0)), constant_values=-math.inf)
+
+
+@functools.cache
+def _jax_max_pool():
+    import jax
+
+    def windows(maps):
+        """The first, second ... number of all windows, from left to right and down."""
+        height, width = ((size - 3) // 2 * 2 + 1 for size in maps.shape[1:3])
+        return [
+            maps[:, i : i + height : 2, j : j + width : 2]
+            for i in range(3)
+            for j in range(3)
+        ]
+
+    @jax.custom_jvp
+    def max_pool(maps):
+        return functools.reduce(jax.numpy.maximum, windows(maps))
+
+    @max_pool.defjvp
+    def max_pool_with_slope(primals, tangents):
+        largest, *others = windows(*primals)
+        place = jax.numpy.zeros(largest.shape, "int8")
+        for i, number in enumerate(others, 1):
+            place = jax.numpy.where(number > largest, i, place)
+            largest = jax.numpy.maximum(largest, number)
+        # One byte for each window is kept, instead of what the numbers came from.
+        place = jax.lax.optimization_barrier(place)
+        slope = sum(
+            jax.numpy.where(place == i, tangent, 0)
+            for i, tangent in enumerate(windows(*tangents))
+        )
+        return largest, slope
+
+    return max_pool
+
+
 def by_blocks(function, x, count):
     """A sum over rows and rows like them, by blocks of rows, few in memory at a time.
 

@@ -1,4 +1,4 @@
-"""Normalisation and ReLU against definitions in double precision and Keras's layers."""
+"""Small layers against their definitions in double precision and Keras's layers."""
 
 import re
 
@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_kssl.models import layers
-from keras_kssl.models.layers import BatchNorm, SumReLU
+from keras_kssl.models.layers import BatchNorm, MaxPool, SumReLU
 from tests.gradients import value_and_gradients
 
 pytestmark = pytest.mark.any_backend
@@ -271,3 +271,76 @@ def test_slopes_of_a_relu_come_from_its_output():
     a = np.ones((64, 64), "float32")
     program = jax.jit(both_ways).lower(a, a, a).compile().as_text()
     assert re.findall(r" compare\(%(\w+?)[.\d]*,", program) == ["max"]
+
+
+def pooled(maps, padding, upstream):
+    """Largest numbers of windows, and the gradient: all to the first of the largest."""
+    pads = [(0, 0), (0, 0), (0, 0), (0, 0)]
+    if padding == "same":
+        pads[1:3] = [(n % 2, 1) for n in maps.shape[1:3]]
+    x = np.pad(maps, pads, constant_values=-np.inf)
+    rows, columns = ((n - 3) // 2 + 1 for n in x.shape[1:3])
+    outputs = np.empty((len(x), rows, columns, x.shape[-1]))
+    gradient = np.zeros(x.shape)
+    for b, i, j, c in np.ndindex(outputs.shape):
+        window = x[b, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, c]
+        di, dj = np.unravel_index(window.argmax(), (3, 3))
+        outputs[b, i, j, c] = window[di, dj]
+        gradient[b, 2 * i + di, 2 * j + dj, c] += upstream[b, i, j, c]
+    inside = [slice(low, low + n) for (low, _), n in zip(pads, maps.shape, strict=True)]
+    return outputs, gradient[tuple(inside)]
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("sides", [(3, 3), (4, 7), (9, 6), (8, 8), (5, 12)], ids=str)
+def test_pool_is_the_definition_with_its_gradient(sides, padding):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *sides, 3)).astype("float32")
+    layer = MaxPool(3, 2, padding, data_format="channels_last")
+    upstream = rng.normal(size=layer(x).shape).astype("float32")
+    outputs, gradient = pooled(x, padding, upstream)
+    np.testing.assert_array_equal(layer(x), outputs.astype("float32"))
+    theirs = keras.layers.MaxPooling2D(3, 2, padding, data_format="channels_last")
+    np.testing.assert_array_equal(layer(x), theirs(x))
+    _, (found,) = value_and_gradients(lambda x: ops.sum(layer(x) * upstream), x)
+    np.testing.assert_allclose(found, gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_of_equal_numbers_the_first_gets_the_gradient(dtype):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, 9, 12, 3)).astype("float32")
+    layer = MaxPool(3, 2, "same", dtype=dtype)
+    upstream = rng.integers(-3, 4, layer(x).shape).astype("float32")
+
+    def total(x):
+        return ops.sum(ops.cast(layer(x), "float32") * upstream)
+
+    _, (found,) = value_and_gradients(total, x)
+    np.testing.assert_array_equal(found, pooled(x, "same", upstream)[1])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (SumReLU, keras.layers.ReLU, {"max_value": 1.0}),
+        (SumReLU, keras.layers.ReLU, {"negative_slope": 0.5}),
+        (SumReLU, keras.layers.ReLU, {"threshold": 0.5}),
+        (MaxPool, keras.layers.MaxPooling2D, {"pool_size": 2}),
+        (MaxPool, keras.layers.MaxPooling2D, {"pool_size": 3, "strides": (2, 1)}),
+        (MaxPool, keras.layers.MaxPooling2D, {"pool_size": 3, "strides": 1}),
+    ],
+    ids=str,
+)
+def test_other_arguments_mean_what_they_mean_to_keras(ours, theirs, options):
+    x = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype("float32")
+    copy = ours.from_config(ours(**options).get_config())
+    np.testing.assert_array_equal(copy(x), theirs(**options)(x))
+
+
+@only_on_jax
+def test_pool_hands_on_what_is_not_a_number():
+    x = np.zeros((1, 5, 5, 1), "float32")
+    x[0, 1, 1] = np.nan
+    found = np.asarray(MaxPool(3, 2)(x))[0, :, :, 0]
+    np.testing.assert_array_equal(np.isnan(found), [[True, False], [False, False]])

@@ -10,7 +10,7 @@ from keras_kssl._checks import (
     check_that,
 )
 from keras_kssl._seeds import derived_seed
-from keras_kssl.models.layers import BatchNorm, Normalize, SumReLU
+from keras_kssl.models.layers import BatchNorm, MaxPool, Normalize, SumReLU
 
 # Depth -> (blocks per stage, whether the blocks are bottlenecks).
 STAGES = {
@@ -210,7 +210,7 @@ class _Builder:
         if kind == "imagenet":
             # After a ReLU, padding by 0 is padding by minus infinity.
             x, padding = self.padded(x, 3, 2, "stem_pool_pad")
-            x = layers.MaxPooling2D(
+            x = MaxPool(
                 3,
                 2,
                 padding=padding,
