@@ -152,7 +152,8 @@ def max_pool(maps, padding):
     # Programs for images of any size have sizes that are not numbers.
     is_known = all(isinstance(size, int) for size in maps.shape[1:3])
     if keras.backend.backend() == "jax" and is_known:
-        return _jax_max_pool()(_padded(maps) if padding == "same" else maps)
+        maps = _padded(maps) if padding == "same" else maps
+        return _jax_max_pool(*maps.shape[1:3])(maps)
     return ops.max_pool(maps, 3, 2, padding, data_format="channels_last")
 
 
@@ -163,37 +164,53 @@ def _padded(maps):
 
 
 @functools.cache
-def _jax_max_pool():
+def _jax_max_pool(height, width):
+    """For maps of one size."""
     import jax
+
+    np = jax.numpy
+    # Even rows of maps are first or last rows of windows, odd ones those between.
+    rows_of = columns_of = ((0, 2), (1,))
 
     def windows(maps):
         """The first, second ... number of all windows, from left to right and down."""
-        height, width = ((size - 3) // 2 * 2 + 1 for size in maps.shape[1:3])
+        ends = [(size - 3) // 2 * 2 + 1 for size in (height, width)]
         return [
-            maps[:, i : i + height : 2, j : j + width : 2]
+            maps[:, i : i + ends[0] : 2, j : j + ends[1] : 2]
             for i in range(3)
             for j in range(3)
         ]
 
-    @jax.custom_jvp
+    @jax.custom_vjp
     def max_pool(maps):
-        return functools.reduce(jax.numpy.maximum, windows(maps))
+        return functools.reduce(np.maximum, windows(maps))
 
-    @max_pool.defjvp
-    def max_pool_with_slope(primals, tangents):
-        largest, *others = windows(*primals)
-        place = jax.numpy.zeros(largest.shape, "int8")
+    def forward(maps):
+        largest, *others = windows(maps)
+        place = np.zeros(largest.shape, "int8")
         for i, number in enumerate(others, 1):
-            place = jax.numpy.where(number > largest, i, place)
-            largest = jax.numpy.maximum(largest, number)
+            place = np.where(number > largest, i, place)
+            largest = np.maximum(largest, number)
         # One byte for each window is kept, instead of what the numbers came from.
-        place = jax.lax.optimization_barrier(place)
-        slope = sum(
-            jax.numpy.where(place == i, tangent, 0)
-            for i, tangent in enumerate(windows(*tangents))
-        )
-        return largest, slope
+        return largest, jax.lax.optimization_barrier(place)
 
+    def backward(place, upstream):
+        def given(i, j):
+            """To the numbers in row i and column j of windows: all of one parity."""
+            given = np.where(place == 3 * i + j, upstream, 0)
+            sides = [(side // 2, 1 - side // 2) for side in (i, j)]
+            return np.pad(given, ((0, 0), *sides, (0, 0)))
+
+        by_parity = [
+            [sum(given(i, j) for i in rows for j in columns) for columns in columns_of]
+            for rows in rows_of
+        ]
+        maps = np.stack([np.stack(parts, 3) for parts in by_parity], 2)
+        batch, rows, _, columns, _, channels = maps.shape
+        maps = maps.reshape(batch, 2 * rows, 2 * columns, channels)
+        return (maps[:, :height, :width],)
+
+    max_pool.defvjp(forward, backward)
     return max_pool
 
 

@@ -175,8 +175,8 @@ class SumReLU(keras.layers.ReLU):
 class MaxPool(keras.layers.MaxPooling2D):
     """Maximum over windows, in less time for those of 3 x 3 at a stride of 2 on JAX.
 
-    `keras.layers.MaxPooling2D` in arguments, values and gradients; of equal numbers in a
-    window the first gets the gradient, as there.
+    `keras.layers.MaxPooling2D` in arguments, values and gradients; the first of equal
+    numbers in a window gets the gradient, as there.
 
     >>> maps = ops.reshape(ops.arange(25.0), (1, 5, 5, 1))
     >>> MaxPool(3, 2)(maps)[0, :, :, 0].tolist()
