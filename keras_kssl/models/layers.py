@@ -161,7 +161,7 @@ class SumReLU(keras.layers.ReLU):
     `keras.layers.ReLU` in arguments, values and gradients. On JAX it takes less time on
     the way back: there the slope comes from the outputs, as on other backends.
 
-    >>> SumReLU()(ops.array([-1.0, 2.0])).tolist()
+    >>> ops.convert_to_numpy(SumReLU()(ops.array([-1.0, 2.0]))).tolist()
     [0.0, 2.0]
     """
 
@@ -179,7 +179,7 @@ class MaxPool(keras.layers.MaxPooling2D):
     numbers in a window gets the gradient, as there.
 
     >>> maps = ops.reshape(ops.arange(25.0), (1, 5, 5, 1))
-    >>> MaxPool(3, 2)(maps)[0, :, :, 0].tolist()
+    >>> ops.convert_to_numpy(MaxPool(3, 2)(maps)[0, :, :, 0]).tolist()
     [[12.0, 14.0], [22.0, 24.0]]
     """
 
