@@ -149,9 +149,9 @@ def max_pool(maps, padding):
         maps: array (B, H, W, C).
         padding: "valid" or "same".
     """
-    # Programs for images of any size have sizes that are not numbers.
-    is_known = all(isinstance(size, int) for size in maps.shape[1:3])
-    if keras.backend.backend() == "jax" and is_known:
+    # In programs for images of any size sizes are not numbers.
+    has_windows = all(isinstance(size, int) and size > 2 for size in maps.shape[1:3])
+    if keras.backend.backend() == "jax" and has_windows:
         maps = _padded(maps) if padding == "same" else maps
         return _jax_max_pool(*maps.shape[1:3])(maps)
     return ops.max_pool(maps, 3, 2, padding, data_format="channels_last")

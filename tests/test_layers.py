@@ -291,9 +291,18 @@ def pooled(maps, padding, upstream):
     return outputs, gradient[tuple(inside)]
 
 
-@pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("sides", [(3, 3), (4, 7), (9, 6), (8, 8), (5, 12)], ids=str)
-def test_pool_is_the_definition_with_its_gradient(sides, padding):
+POOLED_SIDES = [(3, 3), (4, 7), (9, 6), (8, 8), (5, 12)]
+
+
+@pytest.mark.parametrize(
+    ("padding", "sides"),
+    [
+        *(("valid", sides) for sides in POOLED_SIDES),
+        *(("same", sides) for sides in [*POOLED_SIDES, (2, 5), (6, 1)]),
+    ],
+    ids=str,
+)
+def test_pool_is_the_definition_with_its_gradient(padding, sides):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *sides, 3)).astype("float32")
     layer = MaxPool(3, 2, padding, data_format="channels_last")
@@ -327,6 +336,7 @@ def test_of_equal_numbers_the_first_gets_the_gradient(dtype):
         (SumReLU, keras.layers.ReLU, {"negative_slope": 0.5}),
         (SumReLU, keras.layers.ReLU, {"threshold": 0.5}),
         (MaxPool, keras.layers.MaxPooling2D, {"pool_size": 2}),
+        (MaxPool, keras.layers.MaxPooling2D, {"pool_size": (3, 2), "strides": 2}),
         (MaxPool, keras.layers.MaxPooling2D, {"pool_size": 3, "strides": (2, 1)}),
         (MaxPool, keras.layers.MaxPooling2D, {"pool_size": 3, "strides": 1}),
     ],
