@@ -131,11 +131,11 @@ def _jax_relu():
     def relu(x):
         return jax.numpy.maximum(x, 0)
 
-    relu.defjvps(
-        lambda tangent, output, _: jax.numpy.where(
-            jax.lax.optimization_barrier(output) > 0, tangent, 0
-        )
-    )
+    def slope_times(tangent, output, _):
+        # XLA would see through max(x, 0) > 0 and take x > 0 again.
+        return jax.numpy.where(jax.lax.optimization_barrier(output) > 0, tangent, 0)
+
+    relu.defjvps(slope_times)
     return relu
 
 
@@ -197,9 +197,9 @@ def _jax_max_pool(height, width):
     def backward(place, upstream):
         def given(i, j):
             """To the numbers in row i and column j of windows: all of one parity."""
-            given = np.where(place == 3 * i + j, upstream, 0)
+            numbers = np.where(place == 3 * i + j, upstream, 0)
             sides = [(side // 2, 1 - side // 2) for side in (i, j)]
-            return np.pad(given, ((0, 0), *sides, (0, 0)))
+            return np.pad(numbers, ((0, 0), *sides, (0, 0)))
 
         by_parity = [
             [sum(given(i, j) for i in rows for j in columns) for columns in columns_of]
