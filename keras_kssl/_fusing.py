@@ -152,8 +152,7 @@ def max_pool(maps, padding):
     # In programs for images of any size sizes are not numbers.
     has_windows = all(isinstance(size, int) and size > 2 for size in maps.shape[1:3])
     if keras.backend.backend() == "jax" and has_windows:
-        maps = _padded(maps) if padding == "same" else maps
-        return _jax_max_pool(*maps.shape[1:3])(maps)
+        return _jax_max_pool()(_padded(maps) if padding == "same" else maps)
     return ops.max_pool(maps, 3, 2, padding, data_format="channels_last")
 
 
@@ -164,53 +163,39 @@ def _padded(maps):
 
 
 @functools.cache
-def _jax_max_pool(height, width):
-    """For maps of one size."""
+def _jax_max_pool():
     import jax
 
-    np = jax.numpy
-    # Even rows of maps are first or last rows of windows, odd ones those between.
-    rows_of = columns_of = ((0, 2), (1,))
+    jnp = jax.numpy
 
     def windows(maps):
         """The first, second ... number of all windows, from left to right and down."""
-        ends = [(size - 3) // 2 * 2 + 1 for size in (height, width)]
+        ends = [(size - 3) // 2 * 2 + 1 for size in maps.shape[1:3]]
         return [
             maps[:, i : i + ends[0] : 2, j : j + ends[1] : 2]
             for i in range(3)
             for j in range(3)
         ]
 
-    @jax.custom_vjp
+    @jax.custom_jvp
     def max_pool(maps):
-        return functools.reduce(np.maximum, windows(maps))
+        return functools.reduce(jnp.maximum, windows(maps))
 
-    def forward(maps):
-        largest, *others = windows(maps)
-        place = np.zeros(largest.shape, "int8")
+    @max_pool.defjvp
+    def max_pool_and_slope(maps, tangents):
+        largest, *others = windows(*maps)
+        place = jnp.zeros(largest.shape, "int8")
         for i, number in enumerate(others, 1):
-            place = np.where(number > largest, i, place)
-            largest = np.maximum(largest, number)
+            place = jnp.where(number > largest, i, place)
+            largest = jnp.maximum(largest, number)
         # One byte for each window is kept, instead of what the numbers came from.
-        return largest, jax.lax.optimization_barrier(place)
+        place = jax.lax.optimization_barrier(place)
+        slope = sum(
+            jnp.where(place == i, tangent, 0)
+            for i, tangent in enumerate(windows(*tangents))
+        )
+        return largest, slope
 
-    def backward(place, upstream):
-        def given(i, j):
-            """To the numbers in row i and column j of windows: all of one parity."""
-            numbers = np.where(place == 3 * i + j, upstream, 0)
-            sides = [(side // 2, 1 - side // 2) for side in (i, j)]
-            return np.pad(numbers, ((0, 0), *sides, (0, 0)))
-
-        by_parity = [
-            [sum(given(i, j) for i in rows for j in columns) for columns in columns_of]
-            for rows in rows_of
-        ]
-        maps = np.stack([np.stack(parts, 3) for parts in by_parity], 2)
-        batch, rows, _, columns, _, channels = maps.shape
-        maps = maps.reshape(batch, 2 * rows, 2 * columns, channels)
-        return (maps[:, :height, :width],)
-
-    max_pool.defvjp(forward, backward)
     return max_pool
 
 

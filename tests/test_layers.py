@@ -105,7 +105,7 @@ def test_statistics_keep_their_digits_where_means_are_large(size, distance):
     np.testing.assert_allclose(layer.moving_variance, variance, rtol=2e-5)
     expected = normalised(exact, 1.0, 0.0, mean, variance)
     # Keras's form, TensorFlow's here, multiplies numbers near 1000 before it subtracts.
-    atol = 2e-4 if keras.backend.backend() == "jax" else 2e-3
+    atol = 5e-5 if keras.backend.backend() == "jax" else 2e-3
     np.testing.assert_allclose(outputs, expected, rtol=2e-5, atol=atol)
 
 
@@ -215,7 +215,7 @@ only_on_jax = pytest.mark.skipif(
 
 
 @only_on_jax
-def test_a_step_takes_four_sums_over_a_map():
+def test_a_normalisation_takes_four_sums_over_a_map():
     """Mean and square going forward; going back those of scale and offset."""
     import jax
 
@@ -233,8 +233,8 @@ def test_a_step_takes_four_sums_over_a_map():
 
     x, _, gamma, beta = (array.astype("float32") for array in arrays(shape))
     program = jax.make_jaxpr(jax.grad(total, argnums=(0, 1, 2)))(x, gamma, beta)
-    sums = [step for step in program.eqns if step.primitive.name == "reduce_sum"]
-    assert [step.invars[0].aval.shape for step in sums].count(shape) == 4
+    sums = [line for line in program.eqns if line.primitive.name == "reduce_sum"]
+    assert [line.invars[0].aval.shape for line in sums].count(shape) == 4
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -245,8 +245,7 @@ def test_relu_of_a_sum_is_keras_relu_with_its_slopes(dtype):
 
     def of(layer):
         def total(x):
-            outputs = ops.cast(layer(x), "float32")
-            return ops.sum(ops.where(ops.isfinite(outputs), outputs * upstream, 0.0))
+            return ops.sum(ops.cast(layer(x), "float32") * upstream)
 
         _, (gradient,) = value_and_gradients(total, x)
         outputs = layer(x)
@@ -311,7 +310,8 @@ def test_pool_is_the_definition_with_its_gradient(padding, sides):
     np.testing.assert_array_equal(layer(x), outputs.astype("float32"))
     theirs = keras.layers.MaxPooling2D(3, 2, padding, data_format="channels_last")
     np.testing.assert_array_equal(layer(x), theirs(x))
-    _, (found,) = value_and_gradients(lambda x: ops.sum(layer(x) * upstream), x)
+    value, (found,) = value_and_gradients(lambda x: ops.sum(layer(x) * upstream), x)
+    np.testing.assert_allclose(value, (outputs * upstream).sum(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found, gradient, rtol=1e-6, atol=1e-6)
 
 
@@ -349,8 +349,28 @@ def test_other_arguments_mean_what_they_mean_to_keras(ours, theirs, options):
 
 
 @only_on_jax
-def test_pool_hands_on_what_is_not_a_number():
-    x = np.zeros((1, 5, 5, 1), "float32")
-    x[0, 1, 1] = np.nan
-    found = np.asarray(MaxPool(3, 2)(x))[0, :, :, 0]
-    np.testing.assert_array_equal(np.isnan(found), [[True, False], [False, False]])
+def test_pool_goes_back_without_scattering_to_what_it_gives_without_a_gradient():
+    import jax
+
+    x = np.random.default_rng(0).normal(size=(2, 9, 12, 3)).astype("float32")
+    x[0, 1, 1, 0] = np.nan
+    ours, theirs = (
+        kind(3, 2, data_format="channels_last")
+        for kind in (MaxPool, keras.layers.MaxPooling2D)
+    )
+    outputs, back = jax.vjp(ours, x)
+    np.testing.assert_array_equal(outputs, theirs(x))
+    assert np.isnan(outputs).sum() == 1
+
+    def program(layer):
+        return str(jax.make_jaxpr(lambda x: jax.vjp(layer, x)[1](layer(x)))(x))
+
+    assert "scatter" in program(theirs)
+    assert "scatter" not in program(ours)
+
+    direction = np.random.default_rng(1).normal(size=x.shape).astype("float32")
+    _, along = jax.jvp(ours, (x,), (direction,))
+    (gradient,) = back(ops.ones_like(along))
+    np.testing.assert_allclose(
+        ops.sum(along), ops.sum(gradient * direction), rtol=1e-5, atol=1e-4
+    )
