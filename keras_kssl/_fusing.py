@@ -196,7 +196,8 @@ def _jax_max_pool():
         )
         return largest, slope
 
-    return max_pool
+    # Called by itself it is one program, not dozens.
+    return jax.jit(max_pool, inline=True)
 
 
 def by_blocks(function, x, count):
