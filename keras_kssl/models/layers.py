@@ -177,7 +177,7 @@ class MaxPool(keras.layers.MaxPooling2D):
 
     `keras.layers.MaxPooling2D` in arguments, values and gradients; the first of equal
     numbers in a window gets the gradient, as there. Forward and back it takes a
-    seventh of the time on processors; on GPUs it was not timed.
+    sixth of the time on processors; on GPUs it was not timed.
 
     >>> maps = ops.reshape(ops.arange(25.0), (1, 5, 5, 1))
     >>> ops.convert_to_numpy(MaxPool(3, 2)(maps)[0, :, :, 0]).tolist()
