@@ -11,8 +11,6 @@ from keras_kssl.models import layers
 from keras_kssl.models.layers import BatchNorm, MaxPool, SumReLU
 from tests.gradients import value_and_gradients
 
-pytestmark = pytest.mark.any_backend
-
 EPSILON, MOMENTUM = 1e-5, 0.9
 SHAPES = {
     "vectors": (7, 5),
