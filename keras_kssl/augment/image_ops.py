@@ -148,7 +148,7 @@ def resampling_weights(start, length, size, source_size, interpolation, antialia
     Returns:
         float32 array of shape (B, size, source_size).
     """
-    check_choice("crop_and_resize", "interpolation", interpolation, _KERNELS)
+    check_choice("crop_and_resize", "interpolation", interpolation, KERNELS)
     check_integer("crop_and_resize", "size", size, minimum=1)
     start = ops.reshape(ops.cast(start, "float32"), (-1, 1, 1))
     length = ops.reshape(ops.cast(length, "float32"), (-1, 1, 1))
@@ -158,7 +158,7 @@ def resampling_weights(start, length, size, source_size, interpolation, antialia
     distance = ops.abs(pixels + 0.5 - (start + outputs * step))
     if antialias:
         distance = distance / ops.maximum(step, 1.0)
-    weights = _KERNELS[interpolation](distance)
+    weights = KERNELS[interpolation](distance, ops)
     inside = ops.logical_and(pixels + 1.0 > start, pixels < start + length)
     weights = ops.where(inside, weights, 0.0)
     return weights / ops.sum(weights, axis=-1, keepdims=True)
@@ -178,17 +178,20 @@ def resample(images, rows, columns):
     return ops.transpose(images, (0, 2, 1, 3))
 
 
-def _bilinear(distance):
-    return ops.maximum(1.0 - distance, 0.0)
+def _bilinear(distance, xp):
+    return xp.maximum(1.0 - distance, 0.0)
 
 
-def _bicubic(distance):
+def _bicubic(distance, xp):
     near = (1.5 * distance - 2.5) * distance * distance + 1.0
     far = ((2.5 - 0.5 * distance) * distance - 4.0) * distance + 2.0
-    return ops.where(distance < 1.0, near, ops.where(distance < 2.0, far, 0.0))
+    return xp.where(distance < 1.0, near, xp.where(distance < 2.0, far, 0.0))
 
 
-_KERNELS = {"bicubic": _bicubic, "bilinear": _bilinear}
+# Functions of distances in pixels, at least 0, and of `keras.ops` or `numpy`; 0 from the
+# distance `REACH` on.
+KERNELS = {"bicubic": _bicubic, "bilinear": _bilinear}
+REACH = {"bicubic": 2, "bilinear": 1}
 
 
 def adjust_brightness(images, delta):

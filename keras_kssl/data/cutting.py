@@ -1,18 +1,19 @@
 """Views cut out of decoded images on the host: what depends on an image's size."""
 
+import functools
 import math
 
-import keras
 import numpy as np
-from PIL import Image
+from scipy import sparse
 
 from keras_kssl.augment.boxes import BOX_NUMBERS, by_use, draw_boxes
+from keras_kssl.augment.image_ops import KERNELS, REACH
 
 NUMBERS_PER_VIEW = sum(BOX_NUMBERS.values())
-_PIL_FILTERS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-}
+# Weights of axes that are kept, some 10 kB each: crops of photos have few lengths.
+_MOST_KEPT = 1024
+# Columns times channels that are floats at a time, of however large an image.
+_STRIP = 1024
 
 
 def boxes_of_views(views, numbers, height, width):
@@ -64,7 +65,9 @@ def cut(image, box, view):
     """Cuts a view's box out of an image and resamples it to the view's size.
 
     Random boxes are resampled as by `augment.image_ops.crop_and_resize`: pixels outside
-    the box take no part. The centre is that of `augment.image_ops.center_crop`.
+    the box take no part. The centre is that of `augment.image_ops.center_crop`. The
+    weights, few for each point, are sparse matrices, whose products let other threads
+    run: 0.7 ms for 250 x 250 pixels to 224 x 224.
 
     Args:
         image: array (H, W, C), uint8 or float32.
@@ -75,97 +78,68 @@ def cut(image, box, view):
         Array (size, size, C) of the image's dtype, rounded or cut off to its range.
     """
     if box is None:
-        return _by_pil(image, view, _centre(image.shape, view))
-    top, left, height, width = box
-    part = image[top : top + height, left : left + width]
-    # Where nothing shrinks the two kinds of resampling are one.
-    if view.antialias or max(height, width) <= view.size:
-        return _by_pil(part, view)
-    return _without_antialias(part, view)
+        spans = _centre(image.shape, view)
+    else:
+        top, left, height, width = box
+        image = image[top : top + height, left : left + width]
+        spans = (0, height), (0, width)
+    rows, columns = (
+        _weights(side, *span, view.size, view.interpolation, view.antialias)
+        for side, span in zip(image.shape, spans, strict=False)
+    )
+    return _resampled(image, rows, columns)
 
 
 def _centre(shape, view):
-    """Left, top, right and bottom of the central square, as torchvision rounds it."""
+    """Start and length of the central square on both axes, as torchvision rounds it."""
     shorter, resized = min(shape[:2]), round(view.size / view.center_fraction)
-    ends = []
+    spans = []
     for side in shape[:2]:
         length = resized * side // shorter
         start = round((length - view.size) / 2)
-        ends.append((start * side / length, (start + view.size) * side / length))
-    (top, bottom), (left, right) = ends
-    return left, top, right, bottom
+        spans.append((start * side / length, view.size * side / length))
+    return spans
 
 
-def _by_pil(part, view, box=None):
-    size, resample = (view.size, view.size), _PIL_FILTERS[view.interpolation]
-    if part.dtype == np.uint8 and part.shape[2] == 3:
-        return np.asarray(Image.fromarray(part).resize(size, resample, box))
-    channels = [
-        Image.fromarray(np.float32(part[..., i])).resize(size, resample, box)
-        for i in range(part.shape[2])
-    ]
-    resized = np.stack([np.asarray(channel) for channel in channels], axis=-1)
-    return _in_range(resized, part.dtype)
+@functools.lru_cache(_MOST_KEPT)
+def _weights(side, start, length, size, interpolation, antialias):
+    """What `size` points of an interval of an axis are made of.
 
-
-def _without_antialias(part, view):
-    if keras.backend.backend() == "tensorflow":
-        resized = _by_tensorflow(part, view)
-    else:
-        resized = part
-        for axis in (0, 1):
-            resized = _resample_axis(resized, axis, view)
-    return _in_range(resized, part.dtype)
-
-
-def _by_tensorflow(part, view):
-    """Three times as fast as NumPy, and other threads run meanwhile."""
-    import tensorflow as tf
-
-    resize = {
-        "bicubic": tf.raw_ops.ResizeBicubic,
-        "bilinear": tf.raw_ops.ResizeBilinear,
-    }[view.interpolation]
-    with tf.device("CPU:0"):
-        resized = resize(
-            images=part[np.newaxis],
-            size=(view.size, view.size),
-            half_pixel_centers=True,
-        )
-    return resized[0].numpy()
-
-
-def _resample_axis(array, axis, view):
-    pixels, weights = _taps(array.shape[axis], view.size, view.interpolation)
-    shape = [1] * array.ndim
-    shape[axis] = view.size
-    total = 0.0
-    for pixel, weight in zip(pixels.T, weights.T, strict=True):
-        total = total + np.take(array, pixel, axis=axis) * weight.reshape(shape)
-    return total
-
-
-def _taps(length, size, interpolation):
-    """Pixels and weights (size, taps) that each of `size` points is made of."""
-    centres = (np.arange(size) + 0.5) * (length / size) - 0.5
-    reach = 2 if interpolation == "bicubic" else 1
-    first = np.floor(centres).astype(int) - (reach - 1)
-    pixels = first[:, np.newaxis] + np.arange(2 * reach)
-    distance = np.abs(centres[:, np.newaxis] - pixels)
-    if interpolation == "bicubic":
-        near = (1.5 * distance - 2.5) * distance**2 + 1.0
-        far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
-        weights = np.where(distance <= 1.0, near, np.where(distance < 2.0, far, 0.0))
-    else:
-        weights = np.maximum(1.0 - distance, 0.0)
-    weights = np.where((pixels >= 0) & (pixels < length), weights, 0.0)
+    Returns:
+        The pixels that take part, a slice of the `side` pixels of the axis, and their
+        weights, `image_ops.resampling_weights`, as a sparse matrix (size, pixels).
+    """
+    step = length / size
+    scale = max(step, 1.0) if antialias else 1.0
+    reach = REACH[interpolation] * scale
+    centres = start + (np.arange(size) + 0.5) * step
+    count = min(side, math.ceil(2 * reach))
+    first = np.floor(centres - reach + 0.5).clip(0, side - count).astype(np.int32)
+    pixels = first[:, np.newaxis] + np.arange(count, dtype=np.int32)
+    distances = np.abs(pixels + 0.5 - centres[:, np.newaxis]) / scale
+    weights = KERNELS[interpolation](distances, np)
     weights /= weights.sum(axis=1, keepdims=True)
-    return np.clip(pixels, 0, length - 1), weights.astype(np.float32)
+    low, high = int(first[0]), int(first[-1]) + count
+    ends = np.arange(0, pixels.size + 1, count, dtype=np.int32)
+    parts = weights.astype(np.float32).ravel(), (pixels - low).ravel(), ends
+    return slice(low, high), sparse.csr_array(parts, shape=(size, high - low))
 
 
-def _in_range(array, dtype):
-    """Values that overshoot cut off, and rounded for uint8."""
-    if dtype == np.uint8:
-        array = np.clip(array, 0.0, 255.0)
-        return np.rint(array, out=array).astype(np.uint8)
-    return np.clip(array, 0.0, 1.0).astype(np.float32)
+def _resampled(image, rows, columns):
+    """An image by `_weights` of its rows and columns, in its dtype and its range."""
+    (row_pixels, row_weights), (column_pixels, column_weights) = rows, columns
+    image = image[row_pixels, column_pixels]
+    height, width, channels = image.shape
+    image = image.reshape(height, width * channels)
+    # Columns first, so that both products are sums of long rows.
+    turned = np.empty((width * channels, row_weights.shape[0]), np.float32)
+    for start in range(0, len(turned), _STRIP):
+        strip = image[:, start : start + _STRIP].astype(np.float32)
+        turned[start : start + _STRIP] = (row_weights @ strip).T
+    made = column_weights @ turned.reshape(width, -1)
+    if image.dtype == np.uint8:
+        made = np.rint(made.clip(0.0, 255.0, out=made), out=made).astype(np.uint8)
+    else:
+        made = made.clip(0.0, 1.0, out=made)
+    made = np.ascontiguousarray(made.reshape(-1, turned.shape[1]).T)
+    return made.reshape(len(made), -1, channels)
