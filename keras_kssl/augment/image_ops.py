@@ -188,8 +188,8 @@ def _bicubic(distance, xp):
     return xp.where(distance < 1.0, near, xp.where(distance < 2.0, far, 0.0))
 
 
-# Functions of distances in pixels, at least 0, and of `keras.ops` or `numpy`; 0 from the
-# distance `REACH` on.
+# Functions of distances in pixels, at least 0, and of `keras.ops` or `numpy`. From the
+# distance `REACH` on they are 0.
 KERNELS = {"bicubic": _bicubic, "bilinear": _bilinear}
 REACH = {"bicubic": 2, "bilinear": 1}
 

@@ -4,6 +4,7 @@ import functools
 import math
 
 import numpy as np
+from PIL import Image
 from scipy import sparse
 
 from keras_kssl.augment.boxes import BOX_NUMBERS, by_use, draw_boxes
@@ -13,7 +14,11 @@ NUMBERS_PER_VIEW = sum(BOX_NUMBERS.values())
 # Weights of axes that are kept, some 10 kB each: crops of photos have few lengths.
 _MOST_KEPT = 1024
 # Columns times channels that are floats at a time, of however large an image.
-_STRIP = 1024
+_STRIP = 512
+_PIL_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
 
 
 def boxes_of_views(views, numbers, height, width):
@@ -65,81 +70,90 @@ def cut(image, box, view):
     """Cuts a view's box out of an image and resamples it to the view's size.
 
     Random boxes are resampled as by `augment.image_ops.crop_and_resize`: pixels outside
-    the box take no part. The centre is that of `augment.image_ops.center_crop`. The
-    weights, few for each point, are sparse matrices, whose products let other threads
-    run: 0.7 ms for 250 x 250 pixels to 224 x 224.
+    the box take no part. The weights, few for each point, are sparse matrices, whose
+    products let other threads run: 0.7 ms for 250 x 250 pixels to 224 x 224. The centre
+    is by PIL, number for number what torchvision gives to published encoders; it is
+    that of `augment.image_ops.center_crop` but for rounding and cutting off after each
+    axis.
 
     Args:
         image: array (H, W, C), uint8 or float32.
         box: top, left, height and width in pixels, or `None` for the centre.
-        view: `augment.View`, of which size, interpolation and antialias count.
+        view: `augment.View`, of which size, interpolation and antialias count; the
+            centre is antialiased always.
 
     Returns:
         Array (size, size, C) of the image's dtype, rounded or cut off to its range.
     """
     if box is None:
-        spans = _centre(image.shape, view)
-    else:
-        top, left, height, width = box
-        image = image[top : top + height, left : left + width]
-        spans = (0, height), (0, width)
+        return _centre(image, view)
+    top, left, height, width = box
     rows, columns = (
-        _weights(side, *span, view.size, view.interpolation, view.antialias)
-        for side, span in zip(image.shape, spans, strict=False)
+        _weights(length, view.size, view.interpolation, view.antialias)
+        for length in (height, width)
     )
-    return _resampled(image, rows, columns)
+    return _resampled(image[top : top + height, left : left + width], rows, columns)
 
 
-def _centre(shape, view):
-    """Start and length of the central square on both axes, as torchvision rounds it."""
-    shorter, resized = min(shape[:2]), round(view.size / view.center_fraction)
-    spans = []
-    for side in shape[:2]:
+def _centre(image, view):
+    """The central square, with sides rounded as torchvision's."""
+    shorter, resized = min(image.shape[:2]), round(view.size / view.center_fraction)
+    ends = []
+    for side in image.shape[:2]:
         length = resized * side // shorter
         start = round((length - view.size) / 2)
-        spans.append((start * side / length, view.size * side / length))
-    return spans
+        ends.append((start * side / length, (start + view.size) * side / length))
+    (top, bottom), (left, right) = ends
+    how = (view.size, view.size), _PIL_FILTERS[view.interpolation]
+    box = left, top, right, bottom
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize(*how, box))
+    channels = [
+        np.asarray(Image.fromarray(np.float32(image[..., i])).resize(*how, box))
+        for i in range(image.shape[2])
+    ]
+    return _in_range(np.stack(channels, axis=-1), image.dtype)
 
 
 @functools.lru_cache(_MOST_KEPT)
-def _weights(side, start, length, size, interpolation, antialias):
-    """What `size` points of an interval of an axis are made of.
+def _weights(length, size, interpolation, antialias):
+    """What `size` points of an axis of `length` pixels are made of.
 
     Returns:
-        The pixels that take part, a slice of the `side` pixels of the axis, and their
-        weights, `image_ops.resampling_weights`, as a sparse matrix (size, pixels).
+        `image_ops.resampling_weights` as a sparse matrix (size, length).
     """
     step = length / size
     scale = max(step, 1.0) if antialias else 1.0
     reach = REACH[interpolation] * scale
-    centres = start + (np.arange(size) + 0.5) * step
-    count = min(side, math.ceil(2 * reach))
-    first = np.floor(centres - reach + 0.5).clip(0, side - count).astype(np.int32)
+    centres = (np.arange(size) + 0.5) * step
+    count = min(length, math.ceil(2 * reach))
+    first = np.floor(centres - reach + 0.5).clip(0, length - count).astype(np.int32)
     pixels = first[:, np.newaxis] + np.arange(count, dtype=np.int32)
     distances = np.abs(pixels + 0.5 - centres[:, np.newaxis]) / scale
     weights = KERNELS[interpolation](distances, np)
     weights /= weights.sum(axis=1, keepdims=True)
-    low, high = int(first[0]), int(first[-1]) + count
     ends = np.arange(0, pixels.size + 1, count, dtype=np.int32)
-    parts = weights.astype(np.float32).ravel(), (pixels - low).ravel(), ends
-    return slice(low, high), sparse.csr_array(parts, shape=(size, high - low))
+    parts = weights.astype(np.float32).ravel(), pixels.ravel(), ends
+    return sparse.csr_array(parts, shape=(size, length))
 
 
 def _resampled(image, rows, columns):
     """An image by `_weights` of its rows and columns, in its dtype and its range."""
-    (row_pixels, row_weights), (column_pixels, column_weights) = rows, columns
-    image = image[row_pixels, column_pixels]
     height, width, channels = image.shape
     image = image.reshape(height, width * channels)
     # Columns first, so that both products are sums of long rows.
-    turned = np.empty((width * channels, row_weights.shape[0]), np.float32)
+    turned = np.empty((width * channels, rows.shape[0]), np.float32)
     for start in range(0, len(turned), _STRIP):
         strip = image[:, start : start + _STRIP].astype(np.float32)
-        turned[start : start + _STRIP] = (row_weights @ strip).T
-    made = column_weights @ turned.reshape(width, -1)
-    if image.dtype == np.uint8:
-        made = np.rint(made.clip(0.0, 255.0, out=made), out=made).astype(np.uint8)
-    else:
-        made = made.clip(0.0, 1.0, out=made)
-    made = np.ascontiguousarray(made.reshape(-1, turned.shape[1]).T)
-    return made.reshape(len(made), -1, channels)
+        turned[start : start + _STRIP] = (rows @ strip).T
+    made = columns @ turned.reshape(width, -1)
+    made = _in_range(made, image.dtype).reshape(-1, rows.shape[0])
+    return np.ascontiguousarray(made.T).reshape(rows.shape[0], -1, channels)
+
+
+def _in_range(array, dtype):
+    """Values that overshoot cut off, in place, and rounded for uint8."""
+    if dtype == np.uint8:
+        array.clip(0.0, 255.0, out=array)
+        return np.rint(array, out=array).astype(np.uint8)
+    return array.clip(0.0, 1.0, out=array)
