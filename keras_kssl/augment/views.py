@@ -251,7 +251,9 @@ def change_view(view, images, parameters):
             images,
         )
     if "solarize" in parameters:
-        images = _where(parameters["solarize"], image_ops.solarize, images)
+        # In one pass with the last clip, which costs less than to find out.
+        inverted = image_ops.solarize(images)
+        images = image_ops.choose(parameters["solarize"], inverted, images)
     return image_ops.clip(images)
 
 
