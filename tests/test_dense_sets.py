@@ -7,7 +7,7 @@ from PIL import Image
 from keras_kssl.evaluation.dense import DenseSet, open_set
 from keras_kssl.evaluation.dense import frames as frames_of
 from keras_kssl.evaluation.dense.frames import Placement
-from keras_kssl.evaluation.dense.sets import open_pair
+from keras_kssl.evaluation.dense.opening import open_pair
 from keras_kssl.evaluation.dense.training import Batches, Plan
 from keras_kssl.evaluation.dense.voc import CLASSES
 from tests.photos import encoded, picture

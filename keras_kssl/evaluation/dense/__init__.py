@@ -12,8 +12,9 @@ from keras_kssl.evaluation.dense.metrics import (
     depth_errors,
     mean_iou,
 )
+from keras_kssl.evaluation.dense.opening import open_set
 from keras_kssl.evaluation.dense.segmentation import segmentation
-from keras_kssl.evaluation.dense.sets import DenseSet, open_set
+from keras_kssl.evaluation.dense.sets import DenseSet
 
 __all__ = [
     "DenseSet",

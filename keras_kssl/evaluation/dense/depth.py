@@ -10,7 +10,7 @@ from keras_kssl._seeds import derived_seed
 from keras_kssl.evaluation.dense import frames
 from keras_kssl.evaluation.dense.heads import HeadBuilder, Upsample
 from keras_kssl.evaluation.dense.metrics import depth_sums, errors_from_sums
-from keras_kssl.evaluation.dense.sets import open_pair
+from keras_kssl.evaluation.dense.opening import open_pair
 from keras_kssl.evaluation.dense.training import (
     Batches,
     Plan,

@@ -11,7 +11,7 @@ from keras_kssl.evaluation.dense import frames
 from keras_kssl.evaluation.dense.boxes import BACKGROUND, IGNORED, cell_targets, decode
 from keras_kssl.evaluation.dense.heads import HeadBuilder, Upsample
 from keras_kssl.evaluation.dense.metrics import average_precision_50
-from keras_kssl.evaluation.dense.sets import open_pair
+from keras_kssl.evaluation.dense.opening import open_pair
 from keras_kssl.evaluation.dense.training import (
     Batches,
     Plan,

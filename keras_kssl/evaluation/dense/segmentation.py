@@ -13,7 +13,7 @@ from keras_kssl.evaluation.dense.metrics import (
     confusion_matrix,
     mean_iou,
 )
-from keras_kssl.evaluation.dense.sets import open_pair
+from keras_kssl.evaluation.dense.opening import open_pair
 from keras_kssl.evaluation.dense.training import (
     Batches,
     Plan,
