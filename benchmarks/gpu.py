@@ -151,10 +151,10 @@ VARIANTS = {
 
 
 def largest(method, parts, first, depth=50, size=224):
-    """The largest batch that fits, and the most memory that it took, in MB.
+    """Prints the batches that fit, the most memory that each took, and what ended it.
 
-    Prints every try, of a minute or more: kernels are sought as in training. Without
-    that, convolutions of 1024 images had not ended one step after six minutes.
+    A try takes a minute or more, since kernels are sought as in training. Without that
+    1024 images had not ended one step after six minutes.
 
     Args:
         first: a batch that fits; tried first, and then twice as many, and so on.
@@ -166,8 +166,9 @@ def largest(method, parts, first, depth=50, size=224):
         # no place in the end.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "true",
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95",
+        # The last line of what a failure says is then its reason.
+        "JAX_TRACEBACK_FILTERING": "off",
     }
-    found = (None, None)
     batch = first
     while batch <= _LARGEST:
         print(f"{method}, {parts} parts, batch {batch}: ", end="", flush=True)
@@ -185,14 +186,12 @@ def largest(method, parts, first, depth=50, size=224):
             text=True,
         )
         if run.returncode:
-            if "RESOURCE_EXHAUSTED" not in run.stderr and run.returncode > 0:
-                raise RuntimeError(run.stderr)
-            print("does not fit")
-            break
-        found = (batch, run.stdout.split()[-1])
-        print(f"{found[1]} MB")
+            # Memory that is lacking has several names.
+            said = run.stderr.strip().splitlines() or [f"code {run.returncode}"]
+            print(f"no: {said[-1][:200]}", flush=True)
+            return
+        print(f"{run.stdout.split()[-1]} MB", flush=True)
         batch *= 2
-    return found
 
 
 def main():

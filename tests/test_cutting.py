@@ -76,11 +76,36 @@ def test_the_centre_is_that_of_the_device(shape, fraction):
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_images_may_be_views_of_others_and_stay_as_they_are(dtype):
+    image = picture(45, 61)
+    if dtype == "float32":
+        image = (image / 255.0).astype(dtype)
+    image.flags.writeable = False
+    view = View(size=20)
+    turned = cutting.cut(image.transpose(1, 0, 2)[::-1], (3, 2, 40, 33), view)
+    copied = np.ascontiguousarray(image.transpose(1, 0, 2)[::-1])
+    np.testing.assert_array_equal(turned, cutting.cut(copied, (3, 2, 40, 33), view))
+
+
+@pytest.mark.any_backend
+def test_weights_of_long_axes_are_not_kept():
+    cutting._weights.cache_clear()
+    for length in (1024, 1025):
+        image = np.full((length, 1, 3), 7, "uint8")
+        cut = cutting.cut(image, (0, 0, length, 1), View(size=5))
+        np.testing.assert_array_equal(cut, 7)
+    # Of rows of 1024 pixels, and of columns of one.
+    assert cutting._weights.cache_info().currsize == 2
+
+
+@pytest.mark.any_backend
 def test_images_of_many_channels_are_cut_channel_by_channel():
-    image, view = picture(31, 45, channels=5), View(size=20)
-    whole = cutting.cut(image, (2, 3, 25, 31), view)
+    # More than is made floats at a time.
+    image, view = picture(31, 145, channels=5), View(size=20)
+    whole = cutting.cut(image, (2, 3, 25, 131), view)
     for channel in range(5):
-        alone = cutting.cut(image[..., channel : channel + 1], (2, 3, 25, 31), view)
+        alone = cutting.cut(image[..., channel : channel + 1], (2, 3, 25, 131), view)
         np.testing.assert_array_equal(whole[..., channel : channel + 1], alone)
 
 

@@ -251,9 +251,7 @@ def change_view(view, images, parameters):
             images,
         )
     if "solarize" in parameters:
-        # In one pass with the last clip, which costs less than to find out.
-        inverted = image_ops.solarize(images)
-        images = image_ops.choose(parameters["solarize"], inverted, images)
+        images = _where(parameters["solarize"], image_ops.solarize, images)
     return image_ops.clip(images)
 
 
