@@ -176,8 +176,8 @@ class MaxPool(keras.layers.MaxPooling2D):
     """Maximum over windows; those of 3 x 3 at a stride of 2 are not scattered on JAX.
 
     `keras.layers.MaxPooling2D` in arguments, values and gradients; the first of equal
-    numbers in a window gets the gradient, as there. Forward and back it takes a
-    sixth of the time on processors; on GPUs it was not timed.
+    numbers in a window gets the gradient, as there. On processors it takes a sixth of
+    the time forward and back.
 
     >>> maps = ops.reshape(ops.arange(25.0), (1, 5, 5, 1))
     >>> ops.convert_to_numpy(MaxPool(3, 2)(maps)[0, :, :, 0]).tolist()
