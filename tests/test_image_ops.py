@@ -89,7 +89,7 @@ def test_operations_reproduce_the_recorded_results_of_byol(golden):
 def test_hue_and_saturation_agree_with_colorsys():
     images = random_images(2)
     factors, deltas = full(0.5, 1.7), full(-0.3, 0.45)
-    actual = to_numpy(image_ops.adjust_saturation_and_hue(images, factors, deltas))
+    actual = to_numpy(image_ops.turn_colors(images, factors, deltas))
     for image, factor, delta, result in zip(
         images, factors, deltas, actual, strict=True
     ):
@@ -271,6 +271,38 @@ def test_neutral_parameters_return_the_image(name, channels):
     np.testing.assert_allclose(compiled(IDENTITIES[name], images), images, atol=2e-6)
 
 
+ON_PLANES = {
+    "flip": image_ops.flip,
+    "adjust_contrast": lambda x, **axis: image_ops.adjust_contrast(x, 0.7, **axis),
+    "adjust_gray_contrast": lambda x, **axis: image_ops.adjust_gray_contrast(
+        x, full(0.3, 1.4, 0.9), **axis
+    ),
+    "gaussian_blur": lambda x, **axis: image_ops.gaussian_blur(
+        x, full(0.4, 1.5, 0.0), 3, **axis
+    ),
+    "adjust_saturation": lambda x, **axis: image_ops.adjust_saturation(
+        x, full(0.4, 1.5, 0.0), **axis
+    ),
+    "blend_saturation": lambda x, **axis: image_ops.blend_saturation(x, 1.2, **axis),
+    "adjust_hue": lambda x, **axis: image_ops.adjust_hue(
+        x, full(0.3, -0.1, 0.0), **axis
+    ),
+    "grayscale": image_ops.grayscale,
+    "gray_or_mean": image_ops.gray_or_mean,
+    "means": image_ops.means,
+}
+
+
+@pytest.mark.parametrize("name", ON_PLANES)
+def test_planes_are_changed_as_images_are(name):
+    images = random_images()
+    expected = compiled(ON_PLANES[name], images)
+    actual = compiled(
+        lambda x: ON_PLANES[name](x, channel_axis=1), np.moveaxis(images, -1, 1)
+    )
+    np.testing.assert_allclose(np.moveaxis(actual, 1, -1), expected, atol=1e-6)
+
+
 def test_flip_mirrors_columns_and_not_rows():
     images = random_images()
     np.testing.assert_array_equal(to_numpy(image_ops.flip(images)), images[:, :, ::-1])
@@ -311,6 +343,10 @@ def test_errors_name_the_argument():
         image_ops.gaussian_blur(images, full(1, 1, 1), 3, "wrap")
     with pytest.raises(ValueError, match="`images` must have 4 axes"):
         image_ops.flip(images[0])
+    with pytest.raises(ValueError, match="`channel_axis` must be one of -1, 1"):
+        image_ops.flip(images, channel_axis=3)
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\). Received.*31"):
+        image_ops.grayscale(images, channel_axis=1)
 
 
 def test_float16_policy_does_not_lower_precision():

@@ -269,7 +269,9 @@ def test_jitter_in_any_order_is_the_operations_one_by_one(style, operation):
         name: array if name == "order" else array.astype("float32")
         for name, array in parameters.items()
     }
-    actual = to_numpy(views.apply_jitter(style, images, parameters))
+    planes = np.moveaxis(images, -1, 1)
+    actual = to_numpy(views.apply_jitter(style, planes, parameters))
+    actual = np.moveaxis(actual, 1, -1)
     for i, order in enumerate(orders):
         image = images[i : i + 1]
         own = {name: array[i : i + 1] for name, array in parameters.items()}
@@ -307,6 +309,20 @@ def test_a_view_is_crop_flip_jitter_gray_blur_solarize_in_that_order(name):
     expected = to_numpy(image_ops.clip(image_ops.solarize(x)))
     actual = to_numpy(views.apply_view(view, images, parameters))
     assert np.mean(np.abs(actual - expected) > 1e-4) < 1e-3
+
+
+@pytest.mark.any_backend
+@every_random_policy
+def test_an_image_alone_is_changed_as_in_a_batch(name):
+    # Of a single one what it does without is not computed.
+    policy = augment.Policy([getattr(augment, name)(20).views[-1]])
+    images = random_images(24)
+    parameters = to_numpy(policy.draw(24, HEIGHT, WIDTH, 3, seed=5))
+    (together,) = to_numpy(policy.apply(images, parameters))
+    for i in range(24):
+        rows = [{name: array[i : i + 1] for name, array in parameters[0].items()}]
+        (alone,) = to_numpy(policy.apply(images[i : i + 1], rows))
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
 
 
 def test_crops_made_before_skip_the_resampling():

@@ -1,12 +1,15 @@
 """Image operations on batches, with one parameter per image.
 
-Images are float arrays of shape (B, H, W, C), channels last, with values in [0, 1];
-parameters are arrays of shape (B,), or scalars where one value serves the batch. An
-operation applies what it is given and draws nothing (keras_kssl.augment.policies
-draws), never clips (a policy clips after each), and costs a few passes over the
-images. Nothing gathers or loops over images, so that everything compiles on CPU, GPU
-and TPU. Operations on colour need three channels, red, green, blue; those that treat
-channels alike also take single channels, (B, H, W).
+Images are float arrays of shape (B, H, W, C), with values in [0, 1]; parameters are
+arrays of shape (B,), or scalars where one value serves the batch. An operation applies
+what it is given and draws nothing (keras_kssl.augment.policies draws), never clips (a
+policy clips after each), and costs a few passes over the images. Nothing gathers or
+loops over images, so that everything compiles on CPU, GPU and TPU. Operations on colour
+need three channels, red, green, blue.
+
+What asks where the channels are has `channel_axis`: -1 (default), or 1 for planes, (B,
+C, H, W), which a chain of operations goes through several times faster: a compiler can
+work on a whole row at a time, and the rows that a blur adds up stay in a small cache.
 """
 
 from keras import ops
@@ -36,10 +39,10 @@ def clip(images):
     return ops.clip(images, 0.0, 1.0)
 
 
-def flip(images):
+def flip(images, channel_axis=-1):
     """Mirrors left and right."""
     check_rank("flip", "images", images, 4, "(B, H, W, C)")
-    return ops.flip(images, axis=2)
+    return ops.flip(images, axis=_sides(channel_axis)[1])
 
 
 def crop_and_resize(images, boxes, size, interpolation="bicubic", antialias=False):
@@ -204,74 +207,75 @@ def scale_brightness(images, factor):
     return images * per_image(factor, images)
 
 
-def adjust_contrast(images, factor):
+def adjust_contrast(images, factor, channel_axis=-1):
     """Scales about the mean of each channel: m + factor (x - m) (BYOL, TensorFlow)."""
-    return blend(means(images), images, factor)
+    return blend(means(images, channel_axis), images, factor)
 
 
-def adjust_gray_contrast(images, factor):
+def adjust_gray_contrast(images, factor, channel_axis=-1):
     """Scales about the mean of the gray image (PIL, torchvision).
 
     Where there are not three channels, the mean over all of them stands for gray.
     """
-    return blend(means(gray_or_mean(split(images)))[..., None], images, factor)
+    gray = gray_or_mean(images, channel_axis)
+    return blend(means(gray, channel_axis), images, factor)
 
 
-def adjust_saturation(images, factor):
-    """Multiplies S of HSV by `factor`, at most to 1 (BYOL, TensorFlow); RGB only."""
-    return adjust_saturation_and_hue(images, factor, 0.0)
-
-
-def blend_saturation(images, factor):
+def blend_saturation(images, factor, channel_axis=-1):
     """Scales about the gray image: g + factor (x - g) (PIL, torchvision); RGB only."""
-    return blend(grayscale(images), images, factor)
+    return blend(grayscale(images, channel_axis), images, factor)
 
 
-def adjust_hue(images, delta):
+def adjust_saturation(images, factor, channel_axis=-1):
+    """Multiplies S of HSV by `factor`, at most to 1 (BYOL, TensorFlow); RGB only."""
+    return turn_colors(images, factor, 0.0, channel_axis)
+
+
+def adjust_hue(images, delta, channel_axis=-1):
     """Turns H of HSV by `delta`, in [-1/2, 1/2] of a full turn; RGB only."""
-    return adjust_saturation_and_hue(images, 1.0, delta)
+    return turn_colors(images, 1.0, delta, channel_axis)
 
 
-def adjust_saturation_and_hue(images, factor, delta):
-    """Multiplies S and turns H of HSV, (B, H, W, 3); see `turn_colors`."""
-    check_rgb("adjust_saturation_and_hue", images)
-    return ops.stack(turn_colors(*split(images), factor, delta), axis=-1)
+def turn_colors(images, factor, delta, channel_axis=-1):
+    """Multiplies S and turns H of HSV in one closed form; RGB only.
 
-
-def turn_colors(red, green, blue, factor, delta):
-    """Multiplies S and turns H of HSV in one closed form, on separate channels.
-
-    Formula: with v = max(r, g, b), c = v - min(r, g, b), h the hue in sixths of a turn,
-    c' = min(factor c, v), k_n = (n + h + 6 delta) mod 6:
-    (r, g, b)' = v - c' clip(min(k_n, 4 - k_n), 0, 1) for n = 5, 3, 1.
+    Formula: with v = max(r, g, b), c = v - min(r, g, b) and h the hue in sixths of a
+    turn, r, g and b are v - min(factor c, v) clip(d_t - 1, 0, 1) for t = 0, 2, 4, where
+    d_t is the distance of h + 6 delta from t on a circle of length 6. It is 3 - | |h +
+    s| - 3|, with s = 6 delta - t taken to [-5, 1), as h is in [-1, 5].
 
     Args:
-        red, green, blue: (B, H, W) each.
+        images: of three channels.
         factor: (B,) or scalar, at least 0; 1 keeps S.
         delta: (B,) or scalar, parts of a full turn; 0 keeps H.
-
-    Returns:
-        List of three arrays (B, H, W).
+        channel_axis: see above.
     """
-    value = ops.maximum(red, ops.maximum(green, blue))
-    chroma = value - ops.minimum(red, ops.minimum(green, blue))
-    inverse = 1.0 / ops.where(chroma == 0.0, 1.0, chroma)
+    check_rgb("turn_colors", images, channel_axis)
+    red, green, blue = _planes(images, channel_axis)
+    value = _larger(red, _larger(green, blue))
+    chroma = value - _smaller(red, _smaller(green, blue))
     hue = ops.where(
-        value == red,
-        (green - blue) * inverse,
-        ops.where(
-            value == green, (blue - red) * inverse + 2.0, (red - green) * inverse + 4.0
-        ),
+        value == green, blue - red + 2.0 * chroma, red - green + 4.0 * chroma
     )
-    hue = hue + 6.0 * per_image(delta, red)
-    chroma = ops.minimum(chroma * per_image(factor, red), value)
-    channels = []
-    for offset in (5.0, 3.0, 1.0):
-        turn = hue + offset
-        turn = turn - 6.0 * ops.floor(turn / 6.0)
-        share = ops.clip(ops.minimum(turn, 4.0 - turn), 0.0, 1.0)
-        channels.append(value - chroma * share)
-    return channels
+    hue = ops.where(value == red, green - blue, hue)
+    hue = hue / ops.where(chroma == 0.0, 1.0, chroma)
+    shape = [1, 1, 1, 1]
+    shape[channel_axis] = 3
+    targets = ops.reshape(ops.convert_to_tensor([0.0, 2.0, 4.0], images.dtype), shape)
+    turns = 6.0 * per_image(delta, images) - targets
+    turns = turns - 6.0 * ops.floor((turns + 5.0) / 6.0)
+    share = ops.clip(2.0 - ops.abs(ops.abs(hue + turns) - 3.0), 0.0, 1.0)
+    return value - _smaller(chroma * per_image(factor, images), value) * share
+
+
+# Compiled for CPUs, `ops.maximum` takes several times as long: it looks after NaN and
+# the signs of zeros, too.
+def _larger(x, y):
+    return ops.where(x > y, x, y)
+
+
+def _smaller(x, y):
+    return ops.where(x < y, x, y)
 
 
 def blend(start, images, factor):
@@ -280,14 +284,20 @@ def blend(start, images, factor):
     return images * factor + start * (1.0 - factor)
 
 
-def grayscale(images):
+def grayscale(images, channel_axis=-1):
     """Gray image, 0.2989 r + 0.5870 g + 0.1140 b, in all three channels; RGB only."""
-    check_rgb("grayscale", images)
-    return ops.stack([gray_or_mean(split(images))] * 3, axis=-1)
+    check_rgb("grayscale", images, channel_axis)
+    gray = gray_or_mean(images, channel_axis)
+    return ops.broadcast_to(gray, ops.shape(images))
 
 
-def gray_or_mean(channels):
-    """Gray image (B, H, W) of three channels; the mean of any other number of them."""
+def gray_or_mean(images, channel_axis=-1):
+    """Gray image of three channels; the mean of any other number of them.
+
+    Returns:
+        Array like `images` of one channel.
+    """
+    channels = _planes(images, channel_axis)
     weights = (
         GRAY_WEIGHTS if len(channels) == 3 else [1 / len(channels)] * len(channels)
     )
@@ -296,21 +306,12 @@ def gray_or_mean(channels):
     )
 
 
-def split(images):
-    """Channels of images (B, H, W, C) as a list of arrays (B, H, W).
-
-    Compiled chains of operations on colour run several times faster on CPU on separate
-    channels: XLA would compute each pixel again for each channel that reads it.
-    """
-    return [images[..., channel] for channel in range(images.shape[-1])]
-
-
-def means(images):
+def means(images, channel_axis=-1):
     """Mean over height and width, with axes of length 1 in their place."""
-    return ops.mean(images, axis=(1, 2), keepdims=True)
+    return ops.mean(images, axis=_sides(channel_axis), keepdims=True)
 
 
-def gaussian_blur(images, sigma, radius, padding="zeros"):
+def gaussian_blur(images, sigma, radius, padding="zeros", channel_axis=-1):
     """Convolves with a Gaussian cut off at `radius`, rows and columns apart.
 
     Formula: weights w_t ∝ exp(-t² / (2 sigma²)) for t = -radius ... radius, summing to
@@ -322,6 +323,7 @@ def gaussian_blur(images, sigma, radius, padding="zeros"):
         radius: in pixels, at least 0.
         padding: "zeros", which darkens the border (BYOL), or "edge", which repeats the
             outermost pixels (PIL).
+        channel_axis: see above.
     """
     caller = "gaussian_blur"
     check_rank(caller, "images", images, 4, "(B, H, W, C)")
@@ -332,37 +334,36 @@ def gaussian_blur(images, sigma, radius, padding="zeros"):
     distances = ops.arange(-radius, radius + 1, dtype="float32")
     weights = ops.exp(-0.5 * ops.square(distances / sigma))
     weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-    _, height, width, channels = images.shape
-    # Rows of all channels: an innermost axis that compilers can work on in vectors.
-    rows = ops.reshape(images, (-1, height, width * channels))
-    weights = [per_image(weights[:, i], rows) for i in range(2 * radius + 1)]
-    for axis, step in ((1, 1), (2, channels)):
-        padded = _padded(rows, radius, axis, step, padding)
-        size = rows.shape[axis]
-        rows = weights[radius] * rows
+    weights = [per_image(weights[:, i], images) for i in range(2 * radius + 1)]
+    for axis in _sides(channel_axis):
+        padded = _padded(images, radius, axis, padding)
+        size = images.shape[axis]
+        images = weights[radius] * images
         for i in range(radius):
-            near = _stretch(padded, axis, i * step, size)
-            far = _stretch(padded, axis, (2 * radius - i) * step, size)
-            rows = rows + weights[i] * (near + far)
-    return ops.reshape(rows, (-1, height, width, channels))
+            near = _stretch(padded, axis, i, size)
+            far = _stretch(padded, axis, 2 * radius - i, size)
+            images = images + weights[i] * (near + far)
+    return images
 
 
-def _stretch(rows, axis, start, size):
-    end = start + size
-    return rows[:, start:end] if axis == 1 else rows[:, :, start:end]
+def _stretch(images, axis, start, size):
+    stretch = [slice(None)] * 4
+    stretch[axis] = slice(start, start + size)
+    return images[tuple(stretch)]
 
 
-def _padded(rows, radius, axis, step, padding):
-    """Rows with `radius` pixels of `step` numbers more on both ends of an axis."""
-    first = _stretch(rows, axis, 0, step)
-    last = _stretch(rows, axis, rows.shape[axis] - step, step)
+def _padded(images, radius, axis, padding):
+    """Images with `radius` pixels more on both ends of an axis."""
+    first = _stretch(images, axis, 0, 1)
+    last = _stretch(images, axis, images.shape[axis] - 1, 1)
     if padding == "zeros":
         # Not zeros that XLA knows of: it would test at each shifted pixel whether it
         # lies beyond the border instead of making this array once.
         first, last = 0.0 * first, 0.0 * last
-    repeats = (1, radius, 1) if axis == 1 else (1, 1, radius)
+    repeats = [1, 1, 1, 1]
+    repeats[axis] = radius
     return ops.concatenate(
-        [ops.tile(first, repeats), rows, ops.tile(last, repeats)], axis=axis
+        [ops.tile(first, repeats), images, ops.tile(last, repeats)], axis=axis
     )
 
 
@@ -371,13 +372,27 @@ def solarize(images, threshold=0.5):
     return ops.where(images < threshold, images, 1.0 - images)
 
 
-def check_rgb(caller, images):
-    shape = check_rank(caller, "images", images, 4, "(B, H, W, 3)")
+def check_rgb(caller, images, channel_axis=-1):
+    """Checks that there are three channels."""
+    check_choice(caller, "channel_axis", channel_axis, (-1, 1))
+    layout = "(B, H, W, 3)" if channel_axis == -1 else "(B, 3, H, W)"
+    shape = check_rank(caller, "images", images, 4, layout)
     check_that(
-        shape[-1] == 3,
+        shape[channel_axis] == 3,
         caller,
         "images",
-        "RGB, with 3 channels last",
+        f"RGB, with 3 channels: {layout}",
         tuple(shape),
         "This operation is about colour: leave it out for other images.",
     )
+
+
+def _planes(images, channel_axis):
+    """The channels as arrays of one channel each."""
+    return ops.split(images, images.shape[channel_axis], axis=channel_axis)
+
+
+def _sides(channel_axis):
+    """Axes of rows and columns."""
+    check_choice("image_ops", "channel_axis", channel_axis, (-1, 1))
+    return (1, 2) if channel_axis == -1 else (2, 3)

@@ -55,8 +55,8 @@ from keras_kssl.augment.views import (
 class Policy:
     """Makes the views of a batch of images: `policy(images, seed)`.
 
-    Costs, for the two views of `byol`, compiled, batches of 64, on two CPU cores beside
-    other work: 6,000 images a second from 32 to 32 pixels, 190 from 224 to 224.
+    Costs, for the two views of `byol`, compiled, batches of 64, on two CPU cores:
+    6,000 images a second from 32 to 32 pixels, 250 from 224 to 224.
 
     Images without three channels lack what needs colour (saturation, hue, grayscale);
     the policy says so once, by a warning.

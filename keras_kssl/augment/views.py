@@ -31,6 +31,8 @@ _MAKING = (
     *("size", "interpolation", "antialias", "center_fraction", "patches"),
     *("style", "blur_sigma"),
 )
+# Cut images are changed as planes, (B, C, H, W); see `image_ops`.
+_CHANNEL_AXIS = 1
 # Uniform numbers that one view of one image takes, by use.
 NUMBERS = {
     **BOX_NUMBERS,
@@ -228,41 +230,51 @@ def change_view(view, images, parameters):
         f"{view.size} x {view.size} pixels where they are not to be cut",
         tuple(images.shape),
     )
-    images = image_ops.clip(images)
+    planes = image_ops.clip(ops.transpose(images, (0, 3, 1, 2)))
     if "flip" in parameters:
-        images = image_ops.choose(parameters["flip"], image_ops.flip(images), images)
+        planes = _where(
+            parameters["flip"],
+            lambda planes: image_ops.flip(planes, _CHANNEL_AXIS),
+            planes,
+        )
     if "order" in parameters:
-        images = _where(
+        planes = _where(
             _is_jittered(view.style, parameters),
-            lambda images: apply_jitter(view.style, images, parameters),
-            images,
+            lambda planes: apply_jitter(view.style, planes, parameters),
+            planes,
         )
     if "grayscale" in parameters:
-        images = _where(parameters["grayscale"], image_ops.grayscale, images)
+        planes = _where(
+            parameters["grayscale"],
+            lambda planes: image_ops.grayscale(planes, _CHANNEL_AXIS),
+            planes,
+        )
     if "blur_sigma" in parameters:
         if view.style == "byol":
             radius, padding = view.size // 20, "zeros"
         else:
             radius, padding = math.ceil(3 * view.blur_sigma[1]), "edge"
         sigma = parameters["blur_sigma"]
-        images = _where(
+        planes = _where(
             sigma > 0.0,
-            lambda images: image_ops.gaussian_blur(images, sigma, radius, padding),
-            images,
+            lambda planes: image_ops.gaussian_blur(
+                planes, sigma, radius, padding, _CHANNEL_AXIS
+            ),
+            planes,
         )
     if "solarize" in parameters:
-        images = _where(parameters["solarize"], image_ops.solarize, images)
-    return image_ops.clip(images)
+        planes = _where(parameters["solarize"], image_ops.solarize, planes)
+    return ops.transpose(image_ops.clip(planes), (0, 2, 3, 1))
 
 
-def _where(mask, change, images):
-    """Images of which those that the mask says are changed.
+def _where(mask, change, planes):
+    """Planes of which those of the images that the mask says are changed.
 
     Of a single image that is not to change the change is not computed.
     """
-    if images.shape[0] == 1:
-        return ops.cond(mask[0], lambda: change(images), lambda: images)
-    return image_ops.choose(mask, change(images), images)
+    if planes.shape[0] == 1:
+        return ops.cond(mask[0], lambda: change(planes), lambda: planes)
+    return image_ops.choose(mask, change(planes), planes)
 
 
 def _is_jittered(style, parameters):
@@ -273,7 +285,7 @@ def _is_jittered(style, parameters):
     )
 
 
-def apply_jitter(style, images, parameters):
+def apply_jitter(style, planes, parameters):
     """Brightness, contrast, saturation and hue in each image's own order.
 
     Each operation is a blend of the image with something simpler, or a turn: a change
@@ -281,8 +293,12 @@ def apply_jitter(style, images, parameters):
     their first turn together, and the second if there are two. Before, between and
     after them every place of the order has a round of blends, with parameters that
     change nothing where a place does not belong there or holds a turn.
+
+    Args:
+        style: as of a `View`.
+        planes: (B, C, H, W).
+        parameters: as from `draw_view`.
     """
-    channels = tuple(image_ops.split(images))
     places = ops.argsort(parameters["order"], axis=-1)
     turning = [i for i, name in enumerate(JITTER) if _turns(style, name)]
     turning = [i for i in turning if JITTER[i] in parameters]
@@ -302,11 +318,11 @@ def apply_jitter(style, images, parameters):
             # compute most of them many times over. All that a round reads is part of
             # the state, and a round is a function of the module, so that eager JAX
             # compiles it once.
-            channels, *_ = ops.fori_loop(
+            planes, *_ = ops.fori_loop(
                 stretch,
                 len(JITTER) - len(turning) + stretch,
                 blend_round,
-                (channels, places, before, after, blends),
+                (planes, places, before, after, blends),
             )
         if not is_last:
             values = dict.fromkeys(("saturation", "hue"))
@@ -316,52 +332,47 @@ def apply_jitter(style, images, parameters):
                 values[JITTER[i]] = ops.where(is_here, parameters[JITTER[i]], neutral)
             factor = 1.0 if values["saturation"] is None else values["saturation"]
             delta = 0.0 if values["hue"] is None else values["hue"]
-            channels = tuple(image_ops.turn_colors(*channels, factor, delta))
+            planes = image_ops.turn_colors(planes, factor, delta, _CHANNEL_AXIS)
         before = after
-    return ops.stack(channels, axis=-1)
+    return planes
 
 
 def _byol_round(place, state):
-    channels, *rest = state
-    brightness, contrast, _ = _at_place("byol", place, rest)
-    channels = tuple(
-        image_ops.clip(
-            image_ops.adjust_brightness(
-                image_ops.adjust_contrast(channel, contrast), brightness
-            )
-        )
-        for channel in channels
-    )
-    return channels, *rest
+    return _round("byol", place, state, _byol_blends)
 
 
 def _torchvision_round(place, state):
-    channels, *rest = state
-    brightness, contrast, saturation = _at_place("torchvision", place, rest)
-    gray = image_ops.gray_or_mean(channels)
-    mean = image_ops.means(gray)
-    # At most one of the factors differs from 1, and with 1 a blend changes nothing.
-    channels = [image_ops.blend(mean, channel, contrast) for channel in channels]
-    channels = [image_ops.blend(gray, channel, saturation) for channel in channels]
-    channels = tuple(
-        image_ops.clip(image_ops.scale_brightness(channel, brightness))
-        for channel in channels
-    )
-    return channels, *rest
+    return _round("torchvision", place, state, _torchvision_blends)
 
 
-def _at_place(style, place, rest):
-    """Brightness, contrast, saturation: neutral unless it is an image's turn."""
-    places, before, after, blends = rest
+def _round(style, place, state, blends_of):
+    """The blends that are at one place of the order of each image."""
+    planes, places, before, after, blends = state
     is_between = (before < place) & (place < after)
-    values = []
+    values, has_any = [], False
     for operation, name in enumerate(JITTER[:3]):
         value = _neutral(style, name)
         if name in blends:
             is_here = is_between & (places[:, operation] == place)
+            has_any = has_any | is_here
             value = ops.where(is_here, blends[name], value)
         values.append(value)
-    return values
+    planes = _where(has_any, lambda planes: blends_of(planes, *values), planes)
+    return planes, places, before, after, blends
+
+
+def _byol_blends(planes, brightness, contrast, _):
+    planes = image_ops.adjust_contrast(planes, contrast, _CHANNEL_AXIS)
+    return image_ops.clip(image_ops.adjust_brightness(planes, brightness))
+
+
+def _torchvision_blends(planes, brightness, contrast, saturation):
+    gray = image_ops.gray_or_mean(planes, _CHANNEL_AXIS)
+    mean = image_ops.means(gray, _CHANNEL_AXIS)
+    # At most one of the factors differs from 1, and with 1 a blend changes nothing.
+    planes = image_ops.blend(mean, planes, contrast)
+    planes = image_ops.blend(gray, planes, saturation)
+    return image_ops.clip(image_ops.scale_brightness(planes, brightness))
 
 
 def _turns(style, name):
