@@ -7,11 +7,10 @@ import keras
 from keras import ops
 
 from keras_kssl import replicas
+from keras_kssl._machine import num_cores
 
 # Numbers in the largest array from which on compiling, a few seconds, is worth it.
 _FEWEST_NUMBERS = 2**17
-# Parts of a batch that cores can share.
-_PARTS = 16
 
 
 def fused_by_rows(function):
@@ -52,30 +51,24 @@ def _tensorflow_loop(function):
     def at(place, arrays):
         return tf.nest.map_structure(lambda array: array[place], arrays)
 
-    def specs(row, *rows):
-        made = of_row.get_concrete_function(*row).structured_outputs
-        return [tf.TensorSpec((*rows, *array.shape), array.dtype) for array in made]
-
     # A loop in the program, not copies: they would take minutes to compile.
     @tf.function(jit_compile=True, autograph=False)
     def of_part(*part):
-        made = specs(at(0, part))
+        made = of_row.get_concrete_function(*at(0, part)).structured_outputs
+        made = [tf.TensorSpec(array.shape, array.dtype) for array in made]
         return tf.map_fn(lambda row: of_row(*row), part, fn_output_signature=made)
 
     def all_rows(*arguments):
         batch = tf.nest.flatten(arguments)[0].shape[0]
-        parts = max(count for count in range(1, _PARTS + 1) if batch % count == 0)
-        rows = batch // parts
+        # The cores share the batch, as they would not share a loop in one program.
+        parts = max(n for n in range(1, num_cores() + 1) if batch % n == 0)
         arguments = tf.nest.map_structure(
-            lambda array: tf.reshape(array, (parts, rows, 1, *array.shape[1:])),
+            lambda array: tf.reshape(array, (parts, -1, 1, *array.shape[1:])),
             arguments,
         )
-        made = specs(at((0, 0), arguments), rows)
-        # Parts are shared by the cores, which the loop in the program is not.
-        made = tf.map_fn(
-            lambda part: of_part(*part), arguments, fn_output_signature=made
-        )
-        return [tf.reshape(array, (-1, *array.shape[3:])) for array in made]
+        made = [of_part(*at(i, arguments)) for i in range(parts)]
+        made = [tf.concat(arrays, axis=0) for arrays in zip(*made, strict=True)]
+        return [tf.reshape(array, (-1, *array.shape[2:])) for array in made]
 
     return all_rows
 

@@ -104,7 +104,7 @@ def test_blocks_and_threads_change_nothing(monkeypatch):
     whole = LogisticRegressions(x, y).scores(0.1, x)
     monkeypatch.setattr(regressions, "_BLOCK", 13 * 17)
     for threads in (1, 3):
-        monkeypatch.setattr(regressions, "num_threads", lambda count=threads: count)
+        monkeypatch.setattr(regressions, "num_cores", lambda count=threads: count)
         np.testing.assert_allclose(
             LogisticRegressions(x, y).scores(0.1, x), whole, atol=1e-6
         )

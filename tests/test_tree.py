@@ -15,7 +15,7 @@ PACKAGE = ROOT / "keras_kssl"
 # Each file imports from the lines above its own, from its own folder, and from what
 # stands behind it in EXTRA.
 LAYERS = (
-    ("_checks", "_memory", "_seeds", "_versions", "replicas"),
+    ("_checks", "_machine", "_seeds", "_versions", "replicas"),
     ("_files", "_fusing", "_precision", "progress", "micro_batches"),
     ("profiles",),
     ("kernels",),

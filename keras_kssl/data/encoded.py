@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from keras_kssl._checks import check_integer, check_number
+from keras_kssl._machine import num_cores
 from keras_kssl.augment.views import CENTER_FRACTION, View
 from keras_kssl.data import cutting
 from keras_kssl.data.decoding import BrokenImage, decode, read_header
@@ -247,17 +248,10 @@ class FixedSize:
         return images, np.asarray(indices)[good]
 
 
-def num_threads():
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @functools.cache
 def _pool():
     return concurrent.futures.ThreadPoolExecutor(
-        num_threads(), thread_name_prefix="kssl_decode"
+        num_cores(), thread_name_prefix="kssl_decode"
     )
 
 
@@ -272,7 +266,7 @@ def for_each(action, count, title=None):
     Handed over in parts: small images take less time than a hand-over. With a title
     and thousands of actions, a bar shows on terminals how far they are.
     """
-    part = max(1, min(8, count // (2 * num_threads())))
+    part = max(1, min(8, count // (2 * num_cores())))
 
     def run(start):
         for position in range(start, min(start + part, count)):

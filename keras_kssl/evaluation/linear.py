@@ -6,7 +6,8 @@ import numpy as np
 import threadpoolctl
 
 from keras_kssl._checks import check_integer, check_number, check_that
-from keras_kssl.data.encoded import for_each, num_threads
+from keras_kssl._machine import num_cores
+from keras_kssl.data.encoded import for_each
 from keras_kssl.evaluation.features import check_data, labelled_features
 from keras_kssl.evaluation.metrics import score_predictions
 from keras_kssl.evaluation.subsets import parts_to_choose_by
@@ -148,7 +149,7 @@ def train_softmax_regression(
     """
     # On several cores the rates are shared out: threads that share each product instead
     # would spend their time waiting for one another.
-    count = max(1, min(num_threads(), len(learning_rates) // _RATES_PER_THREAD))
+    count = max(1, min(num_cores(), len(learning_rates) // _RATES_PER_THREAD))
     shares = np.array_split(np.float32(learning_rates), count)
     x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
     trained = [None] * count

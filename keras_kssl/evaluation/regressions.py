@@ -3,7 +3,8 @@
 import numpy as np
 import threadpoolctl
 
-from keras_kssl.data.encoded import for_each, num_threads
+from keras_kssl._machine import num_cores
+from keras_kssl.data.encoded import for_each
 
 _ITERATIONS = 1000
 _TOLERANCE = 1e-4
@@ -159,7 +160,7 @@ class LogisticRegressions:
         weights, biases = parameters[:, :-1], parameters[:, -1]
         rows = max(1, _BLOCK // sum(parameters.shape))
         starts = range(0, len(self._x), rows)
-        count = min(num_threads(), len(starts))
+        count = min(num_cores(), len(starts))
         losses, gradients = np.zeros(count), np.zeros((count, *parameters.shape))
 
         def add(part):

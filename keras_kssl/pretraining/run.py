@@ -9,7 +9,7 @@ import keras
 
 from keras_kssl import checkpoints, export
 from keras_kssl._checks import check_number, check_that
-from keras_kssl._memory import peak_memory
+from keras_kssl._machine import peak_memory
 from keras_kssl._versions import versions
 from keras_kssl.distribution import choose, peak_device_memory
 from keras_kssl.pretraining import failures, showing

@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from keras_kssl._checks import check_integer, check_number, check_that
-from keras_kssl.data.encoded import for_each, num_threads
+from keras_kssl._machine import num_cores
+from keras_kssl.data.encoded import for_each
 from keras_kssl.evaluation.dense import frames, maps
 from keras_kssl.models.resnet import ResNet
 
@@ -112,7 +113,7 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, dense_set, make, plan):
-        super().__init__(workers=num_threads() + 1, max_queue_size=_BATCHES_AHEAD)
+        super().__init__(workers=num_cores() + 1, max_queue_size=_BATCHES_AHEAD)
         self.dense_set = dense_set
         self.failure = None
         self._make = make

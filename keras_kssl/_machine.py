@@ -1,8 +1,16 @@
-"""How much memory this process has held at most."""
+"""What this process may use and has used of the machine: cores and memory."""
 
 import contextlib
+import os
 import pathlib
 import sys
+
+
+def num_cores():
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def peak_memory():
