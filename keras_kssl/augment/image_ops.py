@@ -1,6 +1,6 @@
 """Image operations on batches, with one parameter per image.
 
-Images are float arrays of shape (B, H, W, C), with values in [0, 1]; parameters are
+Images are float32 arrays of shape (B, H, W, C), with values in [0, 1]; parameters are
 arrays of shape (B,), or scalars where one value serves the batch. An operation applies
 what it is given and draws nothing (keras_kssl.augment.policies draws), never clips (a
 policy clips after each), and costs a few passes over the images. Nothing gathers or
@@ -261,7 +261,7 @@ def turn_colors(images, factor, delta, channel_axis=-1):
     hue = hue / ops.where(chroma == 0.0, 1.0, chroma)
     shape = [1, 1, 1, 1]
     shape[channel_axis] = 3
-    targets = ops.reshape(ops.convert_to_tensor([0.0, 2.0, 4.0], images.dtype), shape)
+    targets = ops.reshape(ops.convert_to_tensor([0.0, 2.0, 4.0]), shape)
     turns = 6.0 * per_image(delta, images) - targets
     turns = turns - 6.0 * ops.floor((turns + 5.0) / 6.0)
     share = ops.clip(2.0 - ops.abs(ops.abs(hue + turns) - 3.0), 0.0, 1.0)
