@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kssl import _memory, cli, data, distribution, evaluation, sweeping
+from keras_kssl import _machine, cli, data, distribution, evaluation, sweeping
 from keras_kssl.recipes import Facts, Recipe
 from keras_kssl.sweeping import course, process, worker
 from keras_kssl.sweeping.judgement import Judgement
@@ -468,7 +468,7 @@ def test_peak_memory_is_that_of_this_process_alone():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     before, after = map(int, done.stdout.split())
     assert 190e6 < after - before < 260e6
-    assert after < held.nbytes < _memory.peak_memory()
+    assert after < held.nbytes < _machine.peak_memory()
 
 
 def test_memory_of_devices_is_that_of_the_fullest(monkeypatch):
