@@ -460,7 +460,7 @@ def test_a_worker_ends_when_the_sweep_is_gone(tmp_path):
 @pytest.mark.any_backend
 def test_peak_memory_is_that_of_this_process_alone():
     code = (
-        "import numpy, keras_kssl._memory as m; a = m.peak_memory();"
+        "import numpy, keras_kssl._machine as m; a = m.peak_memory();"
         "x = numpy.ones(25_000_000); del x; print(a, m.peak_memory())"
     )
     # As a child of one that holds more.
