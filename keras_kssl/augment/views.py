@@ -230,7 +230,11 @@ def change_view(view, images, parameters):
         f"{view.size} x {view.size} pixels where they are not to be cut",
         tuple(images.shape),
     )
-    planes = image_ops.clip(ops.transpose(images, (0, 3, 1, 2)))
+    images = image_ops.clip(images)
+    if not parameters.keys() - {"boxes", "patches"}:
+        # To planes and back would be two copies where no compiler sees through them.
+        return images
+    planes = ops.transpose(images, (0, 3, 1, 2))
     if "flip" in parameters:
         planes = _where(
             parameters["flip"],
