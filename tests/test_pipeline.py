@@ -130,6 +130,13 @@ def test_fit_feeds_the_same_by_its_default_shuffle_and_any_global_seed():
             assert recorded(batches, 9, epochs=3) == expected
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow has the tuner"
+)
+def test_no_tuner_of_the_pipeline_can_delay_the_end_of_fit():
+    assert load(SOURCE, 6).feed(None).options().autotune.enabled is False
+
+
 def test_a_second_fit_goes_on_where_start_step_says():
     whole = recorded(load(SOURCE, 6), 9, epochs=3, shuffle=False)
     parts = recorded(load(SOURCE, 6), 3, epochs=1, shuffle=False) + recorded(

@@ -181,6 +181,10 @@ class Batches(keras.utils.PyDataset):
             return self._stream(self._rows_of_process())
         import tensorflow as tf
 
+        # The tuner, which has nothing to tune here, may sleep through the end of its
+        # iterator, which then waits for it, idle, for up to a minute.
+        untuned = tf.data.Options()
+        untuned.autotune.enabled = False
         count = 1 if strategy is None else strategy.num_replicas_in_sync
         size = self._share("replicas", count)
         signature = keras.tree.map_structure(
@@ -198,6 +202,7 @@ class Batches(keras.utils.PyDataset):
                         yield keras.tree.map_structure(lambda a, p=part: a[p], batch)
 
             made = tf.data.Dataset.from_generator(parts, output_signature=signature)
+            made = made.prefetch(1).with_options(untuned)
             # Otherwise a strategy prepares for a last batch that is smaller, and steps
             # are compiled for batches of unknown size.
             return made.apply(tf.data.experimental.assert_cardinality(_ENDLESS))
